@@ -1,0 +1,1 @@
+//! Carries messages to a hub and acknowledgements back. No persistence, no policy.

@@ -1,0 +1,8 @@
+//! What goes over the wire and onto the disk: pure encode and decode, shared by client and hub.
+//!
+//! Lenient in what it reads, exact in what it writes. No sockets, no policy. Facts: contract `mqtt.md`, `messages.md`.
+
+pub mod record;
+pub mod time;
+pub mod topic;
+pub mod v5;

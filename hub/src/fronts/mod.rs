@@ -1,0 +1,1 @@
+//! One protocol each: parse, authorise, call the domain modules, answer. No decisions about messages.

@@ -1,0 +1,10 @@
+//! The Whimbrel hub as a library: stores what devices send, durably, before it acknowledges, and lets a back end read
+//! it. `Hub::builder()…start()` runs one in this process.
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod events;
+mod fronts;
+pub mod registry;
+mod sessions;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Which device is connected where, takeover, wake-ups.

@@ -1,0 +1,1 @@
+//! Where the hub keeps things: trait `Store` and its engines. One test suite runs against each.
