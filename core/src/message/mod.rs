@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+pub(crate) use limits::is_id_character;
 pub use limits::{C2D_LIMIT, D2C_LIMIT, MESSAGE_ID_LIMIT};
 pub use properties::Properties;
 pub use system::SystemProperties;
+pub(crate) use system::{SystemName, SystemSlot, SystemValue};
 
 use crate::outbox::Durability;
 

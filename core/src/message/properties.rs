@@ -1,8 +1,11 @@
 //! Application properties.
 
+use std::collections::HashMap;
+
 /// Application properties: names and values, in the order they were set, each name once.
 ///
-/// Names are case-sensitive here. A name without a value on the wire is read as an empty value.
+/// Names are case-sensitive here; the hub's readers may compare them without case, so two names that differ only in
+/// case are best avoided. A name without a value on the wire is read as an empty value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties(Vec<(String, String)>);
 
@@ -35,14 +38,47 @@ impl Properties {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Keeps the first place and the last value of each name. Linear however many there are: a peer may send as many
+    /// as fit into a packet.
+    pub(crate) fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        if pairs.len() <= FEW {
+            return pairs.into_iter().fold(Self::default(), |mut properties, (name, value)| {
+                properties.set(name, value);
+                properties
+            });
+        }
+        let mut last: HashMap<String, (usize, String)> = HashMap::with_capacity(pairs.len());
+        for (place, (name, value)) in pairs.into_iter().enumerate() {
+            last.entry(name).or_insert((place, String::new())).1 = value;
+        }
+        let mut ordered: Vec<_> = last.into_iter().collect();
+        ordered.sort_unstable_by_key(|(_, (place, _))| *place);
+        Self(ordered.into_iter().map(|(name, (_, value))| (name, value)).collect())
+    }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        let mut properties = Self::default();
-        for (name, value) in pairs {
-            properties.set(name, value);
+        Self::from_pairs(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// Up to here comparing each with each is the quicker way.
+const FEW: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_wins_in_the_first_place() {
+        for count in [1, FEW, FEW + 1, 500] {
+            let pairs = (0..count).chain(0..count).map(|n| (format!("name{n}"), format!("{n}")));
+            let once: Properties = pairs.chain([("name0".into(), "last".into())]).collect();
+            assert_eq!(once.len(), count);
+            assert_eq!(once.get("name0"), Some("last"));
+            assert!(once.iter().enumerate().all(|(place, (name, _))| name == format!("name{place}")));
         }
-        properties
     }
 }
