@@ -5,7 +5,9 @@
 pub mod access;
 pub mod config;
 pub mod events;
+mod files;
 mod fronts;
 pub mod registry;
 mod sessions;
 pub mod store;
+mod tls;

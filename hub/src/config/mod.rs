@@ -8,8 +8,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use whimbrel::{Error, ErrorKind, Result};
 
-pub use value::{Listen, Size};
 use value::Value;
+pub use value::{Listen, Size};
 
 /// One row of the table of settings.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +183,9 @@ impl Config {
             }
         }
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
-            return Err(invalid("tls-certificate and tls-key belong together; one of them is missing".to_owned()));
+            return Err(invalid(
+                "tls-certificate and tls-key belong together; one of them is missing".to_owned(),
+            ));
         }
         if !(1..=32).contains(&self.partitions) {
             return Err(invalid(format!("partitions = {} is not in 1 to 32", self.partitions)));

@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn flags_win_over_variables_over_the_file_over_defaults() {
         let file = "retention = \"2d\"\npartitions = 8\nmax-message = 1024\n";
-        let variables = [pair("WHIMBREL_HUB_RETENTION", "3d"), pair("WHIMBREL_HUB_PARTITIONS", "16"), pair("PATH", "x")];
+        let variables =
+            [pair("WHIMBREL_HUB_RETENTION", "3d"), pair("WHIMBREL_HUB_PARTITIONS", "16"), pair("PATH", "x")];
         let config = Config::load(Some(("f", file)), variables, [pair("retention", "4d")]).unwrap();
         assert_eq!(config.retention, Duration::from_secs(4 * 86_400));
         assert_eq!(config.partitions, 16);
@@ -119,7 +120,8 @@ mod tests {
                 "ADDRESS" => "127.0.0.1:7",
                 _ => "changed",
             };
-            let literal = if matches!(value, "true" | "7") { value.to_owned() } else { format!("\"{value}\"") };
+            let literal =
+                if matches!(value, "true" | "7") { value.to_owned() } else { format!("\"{value}\"") };
             let file = format!("{} = {literal}", setting.name());
             let from_file = Config::load(Some(("f", &file)), [], []).unwrap();
             let from_variable = Config::load(None, [pair(&setting.variable(), value)], []).unwrap();

@@ -46,7 +46,9 @@ impl Value for Listen {
             return Ok(Self::OFF);
         }
         text.parse().map(Self::on).map_err(|_| {
-            format!("\"{text}\" is not an address; write IP:PORT such as 127.0.0.1:1883 or [::]:8883, or \"off\"")
+            format!(
+                "\"{text}\" is not an address; write IP:PORT such as 127.0.0.1:1883 or [::]:8883, or \"off\""
+            )
         })
     }
 
@@ -98,7 +100,9 @@ impl Value for Size {
             .zip(bytes)
             .and_then(|(number, bytes)| number.checked_mul(bytes))
             .map(Self)
-            .ok_or_else(|| format!("\"{text}\" is not a size; write a whole number and a unit, such as 256KiB or 10GB"))
+            .ok_or_else(|| {
+                format!("\"{text}\" is not a size; write a whole number and a unit, such as 256KiB or 10GB")
+            })
     }
 
     fn literal(&self) -> Result<String, &'static str> {
@@ -131,7 +135,11 @@ impl Value for Duration {
             let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, after) = tail.split_at(end);
             let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|(_, millis)| *millis);
-            let part = digits.parse::<u64>().ok().zip(factor).and_then(|(number, millis)| number.checked_mul(millis));
+            let part = digits
+                .parse::<u64>()
+                .ok()
+                .zip(factor)
+                .and_then(|(number, millis)| number.checked_mul(millis));
             total = total.zip(part).and_then(|(sum, part)| sum.checked_add(part));
             rest = after;
         }
@@ -225,9 +233,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in
-            [("0", 0), ("17", 17), ("256KiB", 262_144), ("256 kib", 262_144), ("10GB", 10_000_000_000), ("1TiB", 1 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("256KiB", 262_144),
+            ("256 kib", 262_144),
+            ("10GB", 10_000_000_000),
+            ("1TiB", 1 << 40),
+        ] {
             assert_eq!(Size::read(text), Ok(Size(bytes)), "{text}");
         }
         for text in ["", "KiB", "1.5GB", "-1", "9999999999TiB", "3 apples"] {
@@ -240,9 +253,14 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in
-            [("0s", 0), ("500ms", 500), ("30s", 30_000), ("1d", 86_400_000), ("1h30m", 5_400_000), ("1h 30m", 5_400_000)]
-        {
+        for (text, millis) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1d", 86_400_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+        ] {
             let read = Duration::read(&text.replace(' ', "")).unwrap();
             assert_eq!(read, Duration::from_millis(millis), "{text}");
         }
