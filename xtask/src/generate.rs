@@ -1,0 +1,41 @@
+//! `cargo xtask gen`: the files that are made from the code, committed, and checked to be current.
+
+use std::{fs, io, process::Command};
+
+use crate::{
+    shell::{self, say},
+    workspace,
+};
+
+/// Each generated file, and the arguments of the command line that print it.
+const FILES: &[(&str, &[&str])] =
+    &[("docs/errors.md", &["reference", "errors"]), ("docs/hub.toml", &["reference", "hub-settings"])];
+
+/// Writes every file that is not current, or with `check` only says so. Whether all of them are current now.
+pub(crate) fn run(check: bool) -> io::Result<bool> {
+    let mut build = shell::cargo();
+    build.args(["build", "--locked", "--package", "whimbrel-cli"]).current_dir(workspace::root());
+    let program = crate::test::built(&mut build, "whimbrel")?;
+    let mut current = true;
+    for (file, arguments) in FILES {
+        let (good, text) = shell::output(Command::new(&program).args(*arguments))?;
+        if !good || text.is_empty() {
+            return Err(io::Error::other(format!(
+                "whimbrel {} printed nothing to write",
+                arguments.join(" ")
+            )));
+        }
+        let path = workspace::root().join(file);
+        if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            continue;
+        }
+        if check {
+            println!("{file} is not current; run: cargo xtask gen");
+            current = false;
+        } else {
+            say(format!("writing {file}"));
+            fs::write(&path, text)?;
+        }
+    }
+    Ok(current)
+}

@@ -1,0 +1,108 @@
+//! Gets what tests need onto this machine, outside the tree: a Python environment, Debian packages.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::shell::{self, say};
+
+/// Where things that take long to make are kept between runs. Nothing depends on it being there.
+pub(crate) fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir);
+    base.join("whimbrel")
+}
+
+/// A Python with the packages of `requirements` installed, in the cache.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(crate) fn python(name: &str, requirements: &Path) -> Result<PathBuf, String> {
+    let wanted =
+        fs::read_to_string(requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    let Some(python) = shell::find("python3") else {
+        return Err("python3 is not installed".into());
+    };
+    let folder = cache().join(format!("python-{name}"));
+    let (program, stamp) = (folder.join("bin").join("python"), folder.join("installed.txt"));
+    if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(program);
+    }
+    say(format!("making a Python environment in {}", folder.display()));
+    let make = || shell::pass_through(Command::new(&python).args(["-m", "venv", "--clear"]).arg(&folder));
+    let mut made = make().map_err(|error| error.to_string())?;
+    if !made && debian_package("python3-venv").is_ok() {
+        made = make().map_err(|error| error.to_string())?;
+    }
+    if !made {
+        return Err("python3 -m venv failed (on Debian it needs the package python3-venv)".into());
+    }
+    say(format!("installing {} from PyPI", wanted.split_whitespace().collect::<Vec<_>>().join(", ")));
+    let mut pip = Command::new(&program);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(requirements);
+    if !shell::pass_through(&mut pip).map_err(|error| error.to_string())? {
+        return Err(format!("pip could not install {}", requirements.display()));
+    }
+    fs::write(&stamp, &wanted).map_err(|error| error.to_string())?;
+    Ok(program)
+}
+
+/// `program`, after installing the Debian package it is in, if need be.
+///
+/// # Errors
+/// Why it is not there, for people.
+pub(crate) fn program(program: &str, package: &str) -> Result<PathBuf, String> {
+    if let Some(found) = shell::find(program) {
+        return Ok(found);
+    }
+    debian_package(package).map_err(|why| format!("{program} is not installed, and {why}"))?;
+    shell::find(program).ok_or_else(|| format!("the package {package} brought no {program}"))
+}
+
+fn debian_package(package: &str) -> Result<(), String> {
+    let Some(apt) = shell::find("apt-get") else {
+        return Err(format!("there is no apt-get to install {package} with"));
+    };
+    if !is_root() {
+        return Err(format!("only root can install it (apt-get install {package})"));
+    }
+    say(format!("installing the Debian package {package}"));
+    let install = || {
+        let mut apt = Command::new(&apt);
+        apt.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
+        run_apt(&mut apt)
+    };
+    // A fresh machine has no package lists; an up-to-date one needs no new ones.
+    let installed = install().and_then(|good| {
+        if good {
+            return Ok(true);
+        }
+        run_apt(Command::new(&apt).args(["update", "--quiet"]))?;
+        install()
+    });
+    match installed {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("apt-get could not install {package}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn run_apt(apt: &mut Command) -> io::Result<bool> {
+    let finished = shell::watch(
+        apt.env("DEBIAN_FRONTEND", "noninteractive"),
+        std::time::Duration::from_secs(600),
+        |_| (),
+    )?;
+    if !finished.success() {
+        print!("{}", finished.tail(5));
+    }
+    Ok(finished.success())
+}
+
+pub(crate) fn is_root() -> bool {
+    shell::output(Command::new("id").arg("-u")).is_ok_and(|(good, text)| good && text.trim() == "0")
+}

@@ -1,0 +1,104 @@
+//! `cargo xtask test`: every test whose tools are there, with a table of what ran, what was skipped and why.
+
+mod cargo;
+mod peers;
+mod programs;
+
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+
+pub(crate) use cargo::built;
+
+use crate::{
+    shell::say,
+    tally::{Table, Tally},
+    workspace::{self, Package},
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A skip is a failure.
+    #[arg(long)]
+    all: bool,
+    /// Runs this part only; may be given again.
+    #[arg(long, value_name = "NAME")]
+    part: Vec<String>,
+    /// Names the parts and runs none.
+    #[arg(long)]
+    list: bool,
+}
+
+/// What the parts work with.
+struct Ground {
+    members: Vec<Package>,
+    /// Test programs, built.
+    programs: Vec<cargo::Program>,
+    /// The command line, built.
+    whimbrel: PathBuf,
+}
+
+/// A part: its name, what it is, how it runs.
+struct Part {
+    name: String,
+    about: String,
+    run: fn(&Ground, &str) -> io::Result<Tally>,
+}
+
+pub(crate) fn run(options: &Options) -> io::Result<bool> {
+    let members = workspace::members()?;
+    let parts = parts(&members);
+    if options.list {
+        parts.iter().for_each(|part| println!("{:12} {}", part.name, part.about));
+        return Ok(true);
+    }
+    if let Some(unknown) = options.part.iter().find(|name| parts.iter().all(|part| part.name != **name)) {
+        return Err(io::Error::other(format!("there is no part {unknown}; see cargo xtask test --list")));
+    }
+
+    say("building all tests and programs (the first time takes minutes)");
+    let started = Instant::now();
+    let mut table = Table::default();
+    let Some((programs, whimbrel)) = cargo::build()? else {
+        table.add("build", started.elapsed(), Tally::fail());
+        return Ok(table.print("part", options.all));
+    };
+    let ground = Ground { members, programs, whimbrel };
+    for part in parts.iter().filter(|part| options.part.is_empty() || options.part.contains(&part.name)) {
+        say(format!("{}: {}", part.name, part.about));
+        let started = Instant::now();
+        let tally = (part.run)(&ground, &part.name)?;
+        table.add(&part.name, started.elapsed(), tally);
+    }
+    Ok(table.print("part", options.all))
+}
+
+/// Every part, in the order they run: quick ones first.
+fn parts(members: &[Package]) -> Vec<Part> {
+    let mut parts: Vec<Part> = members
+        .iter()
+        .filter(|member| member.short_name() != "examples")
+        .map(|member| Part {
+            name: member.short_name(),
+            about: format!("unit and integration tests of {}", member.name),
+            run: cargo::package,
+        })
+        .collect();
+    let mut add = |name: &str, about: &str, run| {
+        parts.push(Part { name: name.into(), about: about.into(), run });
+    };
+    add("docs", "the examples in the documentation, README.md included", cargo::doc_tests);
+    add("examples", "the programs of examples/, from start to end", programs::examples);
+    add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
+    add("kill", "devices and hubs killed by the hundred", cargo::kill);
+    add("peers", "public clients against the hub: paho, azure-iot-device, mosquitto_pub", peers::run);
+    add("demo", "the demo, shortened", programs::demo);
+    parts
+}
+
+/// How long one program of a part may take: far more than it should, so that only a hang meets it.
+const LIMIT: Duration = Duration::from_secs(15 * 60);

@@ -1,0 +1,97 @@
+//! What cargo says about this workspace.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::shell;
+
+/// The folder of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// A package in the dependency tree.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) licence: Option<String>,
+    pub(crate) folder: PathBuf,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// Something cargo can build in a package.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    /// `lib`, `bin`, `test`, `example`, …
+    pub(crate) kind: String,
+}
+
+impl Package {
+    /// Name of its folder: how people call it.
+    pub(crate) fn short_name(&self) -> String {
+        let inside = self.folder.strip_prefix(root()).unwrap_or(&self.folder);
+        inside
+            .components()
+            .next()
+            .map_or_else(|| self.name.clone(), |part| part.as_os_str().to_string_lossy().into_owned())
+    }
+
+    pub(crate) fn has(&self, kind: &str) -> bool {
+        self.targets.iter().any(|target| target.kind == kind)
+    }
+}
+
+/// Every package the workspace's members need, on every platform; the members are those for which the flag is set.
+pub(crate) fn packages() -> io::Result<Vec<(Package, bool)>> {
+    let mut cargo = shell::cargo();
+    cargo.args(["metadata", "--format-version", "1", "--locked"]).current_dir(root());
+    let (good, text) = shell::output(&mut cargo)?;
+    if !good {
+        return Err(io::Error::other("cargo metadata failed"));
+    }
+    let metadata: Value = serde_json::from_str(&text)?;
+    let members: Vec<&str> = list(&metadata, "workspace_members").filter_map(Value::as_str).collect();
+    Ok(list(&metadata, "packages")
+        .map(|package| {
+            let id = text_of(package, "id");
+            let folder = Path::new(&text_of(package, "manifest_path"))
+                .parent()
+                .map(Path::to_path_buf)
+                .unwrap_or_default();
+            let targets = list(package, "targets")
+                .map(|target| Target {
+                    name: text_of(target, "name"),
+                    kind: list(target, "kind")
+                        .filter_map(Value::as_str)
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                })
+                .collect();
+            let member = members.contains(&id.as_str());
+            let licence = package.get("license").and_then(Value::as_str).map(str::to_owned);
+            let (name, version) = (text_of(package, "name"), text_of(package, "version"));
+            (Package { id, name, version, licence, folder, targets }, member)
+        })
+        .collect())
+}
+
+/// The members of the workspace.
+pub(crate) fn members() -> io::Result<Vec<Package>> {
+    Ok(packages()?.into_iter().filter_map(|(package, member)| member.then_some(package)).collect())
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn text_of(value: &Value, name: &str) -> String {
+    value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
