@@ -1,7 +1,5 @@
 //! Sizes and characters: contract `messages.md`, "Size" and "Ids and times".
 
-use std::time::SystemTime;
-
 use super::{Message, system::SystemValue};
 use crate::{Error, ErrorKind, Result, wire::time};
 
@@ -185,7 +183,7 @@ const KEY_OVERHEAD: usize = 13;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::{Properties, SystemProperties};

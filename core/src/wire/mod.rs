@@ -2,6 +2,7 @@
 //!
 //! Lenient in what it reads, exact in what it writes. No sockets, no policy. Facts: contract `mqtt.md`, `messages.md`.
 
+pub mod percent;
 pub mod record;
 pub mod time;
 pub mod topic;
