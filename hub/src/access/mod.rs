@@ -2,10 +2,27 @@
 //!
 //! Identity comes from the connection, never from what a device wrote.
 
-use std::{sync::Arc, time::SystemTime};
+mod certificates;
+mod policies;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rustls_pki_types::CertificateDer;
-use whimbrel::Result;
+use whimbrel::{
+    Error, ErrorKind, Result,
+    auth::{Key, SasToken},
+};
+
+use crate::registry::{Authentication, Device, Registry};
+use certificates::Authorities;
+
+pub use policies::{Policies, Policy, Rights};
+
+/// How far clocks may be apart.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A device (or module) that was let in.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,15 +52,81 @@ pub enum Right {
     DeviceConnect,
 }
 
-/// The door.
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::RegistryRead, Self::RegistryWrite, Self::ServiceConnect, Self::DeviceConnect];
+
+    const fn bit(self) -> u32 {
+        match self {
+            Self::RegistryRead => 1,
+            Self::RegistryWrite => 2,
+            Self::ServiceConnect => 4,
+            Self::DeviceConnect => 8,
+        }
+    }
+}
+
+/// Texts of `iothub-connection-auth-method`.
+struct AuthMethods {
+    device_sas: Arc<str>,
+    hub_sas: Arc<str>,
+    device_x509: Arc<str>,
+}
+
+/// The door. Cheap to clone.
+///
+/// Refusals are `Unauthorized` and say for the log what was wrong; they never carry a key, a signature or a token. Who
+/// was refused should hear no more than that.
 #[derive(Clone)]
-pub struct Access {}
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    policies: Policies,
+    authorities: Authorities,
+    host_name: Arc<str>,
+    auth_methods: AuthMethods,
+}
 
 impl Access {
-    /// Lets a device in by a SAS token (of its own key, or of a policy with `DeviceConnect`).
+    /// The door to a hub. `authorities` are the CA certificates that may sign for devices; `host_name` is the name that
+    /// tokens are made for.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when a CA certificate cannot be read.
+    pub fn new(
+        registry: Registry,
+        policies: Policies,
+        authorities: &[CertificateDer<'_>],
+        host_name: impl Into<Arc<str>>,
+    ) -> Result<Self> {
+        let text = |scope: &str, kind: &str| {
+            let rest = r#""issuer":"iothub","acceptingIpFilterRule":null"#;
+            Arc::from(format!(r#"{{"scope":"{scope}","type":"{kind}",{rest}}}"#))
+        };
+        let inner = Inner {
+            registry,
+            policies,
+            authorities: Authorities::new(authorities)?,
+            host_name: host_name.into(),
+            auth_methods: AuthMethods {
+                device_sas: text("device", "sas"),
+                hub_sas: text("hub", "sas"),
+                device_x509: text("device", "x509"),
+            },
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Lets a device in by a SAS token (of its own key, or of a policy with `DeviceConnect`). Blocks for a moment when
+    /// the device did not connect lately, as do the other ways in.
     ///
     /// # Errors
     /// `Unauthorized`, saying for the log what was wrong: unknown or disabled device, expired, wrong scope, wrong key.
+    /// `JournalIo` when the registry cannot be read.
     pub fn device_by_token(
         &self,
         device: &str,
@@ -51,14 +134,44 @@ impl Access {
         token: &str,
         now: SystemTime,
     ) -> Result<Admitted> {
-        let _ = (device, module, token, now);
-        unimplemented!()
+        let inner = &*self.inner;
+        let token = SasToken::parse(token)?;
+        let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(token.expiry));
+        let expires_at = check_time(expires_at, now)?;
+        let identity = inner.identity(device, module)?;
+        let host = &inner.host_name;
+        let resource = format!("{host}/devices/{device}");
+        if !token.covers(&resource) {
+            return Err(refused("the token is for another device or hub"));
+        }
+        let auth_method = match named(token.policy.as_deref()) {
+            Some(policy) => {
+                let policy = inner.policy(policy, Right::DeviceConnect)?;
+                if !any_key(&policy.primary, &policy.secondary, |key| token.is_signed_by(key)) {
+                    return Err(wrong_key(Some(&policy.name)));
+                }
+                &inner.auth_methods.hub_sas
+            }
+            None => {
+                // A device's key speaks for that device alone, so its token may name nothing wider.
+                if token.covers(&format!("{host}/devices")) {
+                    return Err(refused("the token of a device's key is for more than that device"));
+                }
+                let (primary, secondary) = keys_of(&identity)?;
+                if !any_key(primary, secondary, |key| token.is_signed_by(key)) {
+                    return Err(wrong_key(None));
+                }
+                &inner.auth_methods.device_sas
+            }
+        };
+        Ok(admitted(&identity, auth_method, Some(expires_at)))
     }
 
     /// MQTT 5 preview form: a raw HMAC over the string to sign of contract `mqtt.md`, part 2.
     ///
     /// # Errors
     /// As [`Access::device_by_token`].
+    #[allow(clippy::too_many_arguments)] // The parts of one CONNECT.
     pub fn device_by_signature(
         &self,
         device: &str,
@@ -69,8 +182,27 @@ impl Access {
         expires_at: SystemTime,
         now: SystemTime,
     ) -> Result<Admitted> {
-        let _ = (device, module, policy, signed, signature, expires_at, now);
-        unimplemented!()
+        let inner = &*self.inner;
+        let expires_at = check_time(Some(expires_at), now)?;
+        let identity = inner.identity(device, module)?;
+        let made_by = |key: &Key| is_equal(key, &key.sign(signed), signature);
+        let auth_method = match named(policy) {
+            Some(policy) => {
+                let policy = inner.policy(policy, Right::DeviceConnect)?;
+                if !any_key(&policy.primary, &policy.secondary, made_by) {
+                    return Err(wrong_key(Some(&policy.name)));
+                }
+                &inner.auth_methods.hub_sas
+            }
+            None => {
+                let (primary, secondary) = keys_of(&identity)?;
+                if !any_key(primary, secondary, made_by) {
+                    return Err(wrong_key(None));
+                }
+                &inner.auth_methods.device_sas
+            }
+        };
+        Ok(admitted(&identity, auth_method, Some(expires_at)))
     }
 
     /// Lets a device in by the certificate chain it presented in the TLS handshake (leaf first).
@@ -84,12 +216,32 @@ impl Access {
         chain: &[CertificateDer<'_>],
         now: SystemTime,
     ) -> Result<Admitted> {
-        let _ = (device, module, chain, now);
-        unimplemented!()
+        let inner = &*self.inner;
+        let identity = inner.identity(device, module)?;
+        match &identity.authentication {
+            Authentication::Sas { .. } => {
+                return Err(refused("the device proves itself by a key, not by a certificate"));
+            }
+            Authentication::SelfSigned { primary, secondary } => {
+                let wanted: &[&str] = match secondary {
+                    Some(secondary) => &[primary, secondary],
+                    None => &[primary],
+                };
+                certificates::check_thumbprint(chain, wanted, now)?;
+            }
+            Authentication::CertificateAuthority => {
+                inner.authorities.check(chain, now)?;
+                if certificates::common_name(chain)? != device {
+                    return Err(refused("the common name of the certificate is not the device id"));
+                }
+            }
+        }
+        Ok(admitted(&identity, &inner.auth_methods.device_x509, None))
     }
 
-    /// Checks a service's token, or the bare key of a policy as bearer (`policy:key`), for a right on a resource (path
-    /// below the host, such as `devices` or `messages/events`). Returns the policy's name.
+    /// Checks a service's token, or the bare key of a policy as bearer (`policy:key`, after `Bearer ` or without it),
+    /// for a right on a resource (path below the host, such as `devices` or `messages/events`). Returns the policy's
+    /// name.
     ///
     /// # Errors
     /// `Unauthorized`.
@@ -100,12 +252,146 @@ impl Access {
         resource: &str,
         now: SystemTime,
     ) -> Result<Arc<str>> {
-        let _ = (authorization, right, resource, now);
-        unimplemented!()
+        let inner = &*self.inner;
+        let credential = strip_prefix_ignoring_case(authorization.trim(), "bearer ")
+            .map_or(authorization.trim(), str::trim_start);
+        if strip_prefix_ignoring_case(credential, "sharedaccesssignature").is_none() {
+            return inner.service_by_key(credential, right);
+        }
+        let token = SasToken::parse(credential)?;
+        check_time(UNIX_EPOCH.checked_add(Duration::from_secs(token.expiry)), now)?;
+        let Some(policy) = named(token.policy.as_deref()) else {
+            return Err(refused("the token names no policy (skn); a device's key is not for services"));
+        };
+        let policy = inner.policy(policy, right)?;
+        if !covers(&token, &format!("{}/{}", inner.host_name, resource.trim_matches('/'))) {
+            return Err(refused("the token is for another resource").with("resource", resource));
+        }
+        // Event Hubs programs sign with the text of the key.
+        let made_by = |key: &Key| {
+            token.is_signed_by(key) || token.is_signed_by(&Key::from_bytes(key.to_base64().as_bytes()))
+        };
+        if !any_key(&policy.primary, &policy.secondary, made_by) {
+            return Err(wrong_key(Some(&policy.name)));
+        }
+        Ok(Arc::clone(&policy.name))
     }
 
     /// Host name that tokens are made for.
     pub fn host_name(&self) -> &str {
-        unimplemented!()
+        &self.inner.host_name
+    }
+
+    /// The policies, with their keys.
+    pub fn policies(&self) -> &Policies {
+        &self.inner.policies
+    }
+}
+
+impl Inner {
+    /// The identity, when it exists and may connect.
+    fn identity(&self, device: &str, module: Option<&str>) -> Result<Arc<Device>> {
+        if module.is_some() {
+            return Err(refused("there is no such module"));
+        }
+        let identity = self.registry.known(device)?.ok_or_else(|| refused("there is no such device"))?;
+        if !identity.enabled {
+            return Err(refused("the device is disabled"));
+        }
+        Ok(identity)
+    }
+
+    fn policy(&self, name: &str, right: Right) -> Result<&Policy> {
+        let policy =
+            self.policies.get(name).map_err(|_| refused("there is no such policy").with("policy", name))?;
+        if !policy.rights.contain(right) {
+            return Err(refused("the policy does not allow this")
+                .with("policy", name)
+                .with("right", format_args!("{right:?}")));
+        }
+        Ok(policy)
+    }
+
+    fn service_by_key(&self, credential: &str, right: Right) -> Result<Arc<str>> {
+        let Some((name, text)) = credential.split_once(':') else {
+            return Err(refused("neither a SAS token nor a policy's name and key (policy:key)"));
+        };
+        let key = Key::from_base64(text).map_err(|_| refused("the key is not base64"))?;
+        let policy = self.policy(name, right)?;
+        let label = b"whimbrel bearer";
+        if !any_key(&policy.primary, &policy.secondary, |known| {
+            is_equal(known, &known.sign(label), &key.sign(label))
+        }) {
+            return Err(wrong_key(Some(name)));
+        }
+        Ok(Arc::clone(&policy.name))
+    }
+}
+
+fn keys_of(identity: &Device) -> Result<(&Key, &Key)> {
+    match &identity.authentication {
+        Authentication::Sas { primary, secondary } => Ok((primary, secondary)),
+        _ => Err(refused("the device proves itself by a certificate, not by a key")),
+    }
+}
+
+/// Tries both keys always, so that the time taken does not tell which one it was.
+fn any_key(primary: &Key, secondary: &Key, is_right: impl Fn(&Key) -> bool) -> bool {
+    let (first, second) = (is_right(primary), is_right(secondary));
+    first | second
+}
+
+/// Compares under a second signature: where the first difference is says nothing about the inputs.
+fn is_equal(key: &Key, expected: &[u8], given: &[u8]) -> bool {
+    key.sign(expected) == key.sign(given)
+}
+
+/// Whether the token is for the resource; Event Hubs programs put a scheme before the host.
+fn covers(token: &SasToken, resource: &str) -> bool {
+    if token.covers(resource) {
+        return true;
+    }
+    let schemes = ["sb://", "sb%3a%2f%2f", "amqps://", "amqps%3a%2f%2f"];
+    schemes.iter().filter_map(|scheme| strip_prefix_ignoring_case(&token.resource, scheme)).any(|rest| {
+        let token = SasToken { resource: rest.to_owned(), ..token.clone() };
+        token.covers(resource)
+    })
+}
+
+fn check_time(expires_at: Option<SystemTime>, now: SystemTime) -> Result<SystemTime> {
+    let expires_at = expires_at.ok_or_else(|| refused("the token's expiry is not a time"))?;
+    let ended = expires_at.checked_add(CLOCK_SKEW).is_some_and(|end| end <= now);
+    if ended { Err(refused("the token has expired")) } else { Ok(expires_at) }
+}
+
+fn admitted(identity: &Device, auth_method: &Arc<str>, expires_at: Option<SystemTime>) -> Admitted {
+    Admitted {
+        device: Arc::clone(&identity.id),
+        module: None,
+        generation: Arc::clone(&identity.generation),
+        auth_method: Arc::clone(auth_method),
+        expires_at,
+    }
+}
+
+/// An empty name counts as none.
+fn named(policy: Option<&str>) -> Option<&str> {
+    policy.filter(|name| !name.is_empty())
+}
+
+fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+fn refused(text: &'static str) -> Error {
+    Error::new(ErrorKind::Unauthorized, "access", text)
+}
+
+fn wrong_key(policy: Option<&str>) -> Error {
+    let error = refused("the signature was made with another key, or over other text");
+    match policy {
+        Some(policy) => error.with("policy", policy),
+        None => error,
     }
 }

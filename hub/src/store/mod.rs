@@ -1,1 +1,194 @@
 //! Where the hub keeps things: trait `Store` and its engines. One test suite runs against each.
+//!
+//! The trait says what is kept and promised; how is the engine's own business.
+
+mod embedded;
+mod log;
+mod rows;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::BoxFuture;
+use whimbrel::{Result, journal::Ticket};
+
+pub use embedded::Embedded;
+pub use log::{Entry, Event, Origin, PartitionState, Place, Position};
+pub use rows::{Authentication, Device, DeviceChange, DeviceCounts, KeySlot, PolicyRow};
+
+/// Consumer groups a hub may have.
+pub const MAX_GROUPS: usize = 20;
+/// The consumer group that is always there.
+pub const DEFAULT_GROUP: &str = "$Default";
+
+/// Where and how large.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Data folder, created when missing; `None` keeps everything in memory.
+    pub folder: Option<PathBuf>,
+    /// Partitions of the event log, 1 to 32. Fixed when the folder is created. Default 4.
+    pub partitions: u32,
+    /// Bytes of one segment file of the event log. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Bytes of recent events kept in memory, so that readers at the end need no disk. Default 16 MiB.
+    pub tail_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { folder: None, partitions: 4, segment_bytes: 64 << 20, tail_bytes: 16 << 20 }
+    }
+}
+
+/// How long events are kept: until either bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Events are kept at least this long. Default one day.
+    pub time: Duration,
+    /// Bytes of the event log on disk, roughly: the oldest events go first. Default 8 GiB.
+    pub bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(24 * 60 * 60), bytes: 8 << 30 }
+    }
+}
+
+/// An engine that keeps events, identities, policies and positions.
+///
+/// What returned without an error is on stable storage, except [`Store::append`], which [`Store::durable`] completes.
+/// Dropping a future may leave its change done or not done, never half done.
+pub trait Store: Send + Sync + 'static {
+    /// Number of partitions.
+    fn partition_count(&self) -> u32;
+
+    /// Stages events, in order, all or none, and adds their places to `places` (untouched on error). Events whose
+    /// origin was stored before are not stored again; the ticket covers the ones that were.
+    ///
+    /// # Errors
+    /// `DiskFull`, `JournalIo`, `Closed`, `PayloadTooLarge`: nothing was stored.
+    fn append(&self, batch: &[Entry<'_>], places: &mut Vec<Place>) -> Result<Ticket>;
+
+    /// Waits until everything up to `ticket` is on stable storage.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`: what was staged may be lost.
+    fn durable(&self, ticket: Ticket) -> BoxFuture<'_, Result<()>>;
+
+    /// What each partition holds, staged events included.
+    fn partitions(&self) -> Vec<PartitionState>;
+
+    /// Reads a partition.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such partition.
+    fn reader(&self, partition: u32, from: Position) -> Result<Box<dyn LogReader>>;
+
+    /// Removes events that are out of their time or over the bound, and does what else is due from time to time.
+    /// To be called about once a second.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`; it may succeed the next time.
+    fn maintain(&self, retention: Retention, now: SystemTime) -> BoxFuture<'_, Result<()>>;
+
+    /// A device. Blocks for a moment: it is asked for each connection.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn device(&self, id: &str) -> Result<Option<Device>>;
+
+    /// Up to `limit` devices with ids after `after`, in order of id.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn devices(&self, after: Option<&str>, limit: usize) -> BoxFuture<'_, Result<Vec<Device>>>;
+
+    /// How many devices there are.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn device_counts(&self) -> BoxFuture<'_, Result<DeviceCounts>>;
+
+    /// Adds a device, enabled, with a new generation.
+    ///
+    /// # Errors
+    /// `Conflict` when it exists.
+    fn add_device(
+        &self,
+        id: &str,
+        authentication: Authentication,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Device>>;
+
+    /// Changes a device.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when `etag` is given and not the current one; `InvalidArgument` for a key of a device
+    /// that has none.
+    fn change_device(
+        &self,
+        id: &str,
+        change: DeviceChange,
+        etag: Option<&str>,
+    ) -> BoxFuture<'_, Result<Device>>;
+
+    /// Removes a device. Its events stay.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` as for a change.
+    fn remove_device(&self, id: &str, etag: Option<&str>) -> BoxFuture<'_, Result<()>>;
+
+    /// The policies, after adding those of `wanted` whose names are missing.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`.
+    fn policies(&self, wanted: Vec<PolicyRow>) -> BoxFuture<'_, Result<Vec<PolicyRow>>>;
+
+    /// Names of the consumer groups.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn groups(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+
+    /// Adds a consumer group.
+    ///
+    /// # Errors
+    /// `Conflict` when it exists or there are [`MAX_GROUPS`].
+    fn add_group(&self, name: &str) -> BoxFuture<'_, Result<()>>;
+
+    /// Position a group stored for a partition.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such group.
+    fn checkpoint(&self, group: &str, partition: u32) -> BoxFuture<'_, Result<Option<u64>>>;
+
+    /// Stores a position.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such group.
+    fn set_checkpoint(&self, group: &str, partition: u32, sequence: u64) -> BoxFuture<'_, Result<()>>;
+
+    /// Makes everything durable and stops: waiting readers and later calls end with `Closed`.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`: what was staged last may be lost.
+    fn close(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Reads a partition forward.
+pub trait LogReader: Send {
+    /// Up to `limit` durable events, in order, without waiting for new ones. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// `JournalIo`; `Closed`.
+    fn ready<'a>(&'a mut self, limit: usize, out: &'a mut Vec<Event>) -> BoxFuture<'a, Result<()>>;
+
+    /// Waits until [`LogReader::ready`] may find something.
+    ///
+    /// # Errors
+    /// As there.
+    fn wait(&mut self) -> BoxFuture<'_, Result<()>>;
+}

@@ -1,0 +1,168 @@
+//! The engine in this process: events in core's journal, everything else in SQLite.
+
+mod database;
+mod devices;
+mod groups;
+mod schema;
+
+use std::{sync::Arc, time::SystemTime};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use whimbrel::{Error, ErrorKind, Result, journal::Ticket};
+
+use super::{
+    Authentication, Device, DeviceChange, DeviceCounts, Entry, LogReader, PartitionState, Place, PolicyRow,
+    Position, Retention, Store, StoreOptions,
+};
+use database::{Database, failed};
+
+/// The engine in this process. Cheap to clone behind its `Arc`.
+pub struct Embedded {
+    database: Database,
+    partitions: u32,
+}
+
+impl Embedded {
+    /// Opens or creates the data folder: events in `events/`, everything else in `hub.sqlite`. Blocks for as long as
+    /// reading the end of the log takes.
+    ///
+    /// # Errors
+    /// `InUse` naming the process that has the folder; `InvalidArgument` for a number of partitions that is not the
+    /// one the folder was created with; `JournalVersion`, `JournalIo`, `JournalCorrupt`, `DiskFull`.
+    pub fn open(options: &StoreOptions) -> Result<Arc<Self>> {
+        if !(1..=32).contains(&options.partitions) {
+            let text = "a hub has 1 to 32 partitions";
+            return Err(Error::new(ErrorKind::InvalidArgument, "store.open", text)
+                .with("partitions", options.partitions));
+        }
+        let path = match &options.folder {
+            Some(folder) => {
+                std::fs::create_dir_all(folder).map_err(|error| {
+                    Error::new(ErrorKind::JournalIo, "store.open", "the data folder cannot be created")
+                        .with("folder", folder.display())
+                        .caused_by(error)
+                })?;
+                Some(folder.join("hub.sqlite"))
+            }
+            None => None,
+        };
+        let database = Database::open(path.as_deref(), options.partitions)?;
+        Ok(Arc::new(Self { database, partitions: options.partitions }))
+    }
+}
+
+impl Store for Embedded {
+    fn partition_count(&self) -> u32 {
+        self.partitions
+    }
+
+    fn append(&self, batch: &[Entry<'_>], places: &mut Vec<Place>) -> Result<Ticket> {
+        let _ = (batch, places);
+        unimplemented!()
+    }
+
+    fn durable(&self, ticket: Ticket) -> BoxFuture<'_, Result<()>> {
+        let _ = ticket;
+        unimplemented!()
+    }
+
+    fn partitions(&self) -> Vec<PartitionState> {
+        unimplemented!()
+    }
+
+    fn reader(&self, partition: u32, from: Position) -> Result<Box<dyn LogReader>> {
+        let _ = (partition, from);
+        unimplemented!()
+    }
+
+    fn maintain(&self, retention: Retention, now: SystemTime) -> BoxFuture<'_, Result<()>> {
+        let _ = (retention, now);
+        unimplemented!()
+    }
+
+    fn device(&self, id: &str) -> Result<Option<Device>> {
+        self.database.read_blocking("registry.get", |db| devices::get(db, id))
+    }
+
+    fn devices(&self, after: Option<&str>, limit: usize) -> BoxFuture<'_, Result<Vec<Device>>> {
+        let after = after.map(str::to_owned);
+        self.database.read("registry.list", move |db| devices::list(db, after.as_deref(), limit)).boxed()
+    }
+
+    fn device_counts(&self) -> BoxFuture<'_, Result<DeviceCounts>> {
+        self.database.read("registry.counts", devices::counts).boxed()
+    }
+
+    fn add_device(
+        &self,
+        id: &str,
+        authentication: Authentication,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Device>> {
+        let id = id.to_owned();
+        self.database.write("registry.create", move |db| devices::add(db, &id, authentication, now)).boxed()
+    }
+
+    fn change_device(
+        &self,
+        id: &str,
+        change: DeviceChange,
+        etag: Option<&str>,
+    ) -> BoxFuture<'_, Result<Device>> {
+        let (id, etag) = (id.to_owned(), etag.map(str::to_owned));
+        self.database
+            .write("registry.change", move |db| devices::change(db, &id, &change, etag.as_deref()))
+            .boxed()
+    }
+
+    fn remove_device(&self, id: &str, etag: Option<&str>) -> BoxFuture<'_, Result<()>> {
+        let (id, etag) = (id.to_owned(), etag.map(str::to_owned));
+        self.database.write("registry.delete", move |db| devices::remove(db, &id, etag.as_deref())).boxed()
+    }
+
+    fn policies(&self, wanted: Vec<PolicyRow>) -> BoxFuture<'_, Result<Vec<PolicyRow>>> {
+        const OPERATION: &str = "access.policies";
+        self.database
+            .write(OPERATION, move |db| {
+                devices::policies(db, &wanted).map_err(|error| failed(OPERATION, &error))
+            })
+            .boxed()
+    }
+
+    fn groups(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        self.database.read("events.groups", groups::list).boxed()
+    }
+
+    fn add_group(&self, name: &str) -> BoxFuture<'_, Result<()>> {
+        let name = name.to_owned();
+        self.database.write("events.add_group", move |db| groups::add(db, &name)).boxed()
+    }
+
+    fn checkpoint(&self, group: &str, partition: u32) -> BoxFuture<'_, Result<Option<u64>>> {
+        const OPERATION: &str = "events.checkpoint";
+        let group = group.to_owned();
+        async move {
+            let wanted = group.clone();
+            let found = self.database.read(OPERATION, move |db| {
+                groups::exists(db, &wanted)?.then(|| groups::position(db, &wanted, partition)).transpose()
+            });
+            found.await?.ok_or_else(|| groups::unknown(OPERATION, &group))
+        }
+        .boxed()
+    }
+
+    fn set_checkpoint(&self, group: &str, partition: u32, sequence: u64) -> BoxFuture<'_, Result<()>> {
+        let group = group.to_owned();
+        self.database
+            .write("events.set_checkpoint", move |db| groups::set_position(db, &group, partition, sequence))
+            .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        async move {
+            self.database.close().await;
+            Ok(())
+        }
+        .boxed()
+    }
+}
