@@ -2,8 +2,10 @@
 //!
 //! Lenient in what it reads, exact in what it writes. No sockets, no policy. Facts: contract `mqtt.md`, `messages.md`.
 
+mod names;
 pub mod percent;
 pub mod record;
 pub mod time;
 pub mod topic;
+pub mod user_name;
 pub mod v5;
