@@ -3,148 +3,25 @@
 //! Each lane is a journal of its own, so a message's number in its lane is its journal number. Memory holds the window
 //! and a bounded read-ahead, never the backlog. Nothing here knows of MQTT.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod clock;
+mod codec;
+mod entry;
+mod ids;
+mod ledger;
+mod note;
+mod options;
+mod outcome;
+mod ranges;
+
+use std::sync::Arc;
+
+#[cfg(feature = "testing")]
+pub use clock::ManualClock;
+pub use clock::{Clock, Now, SystemClock};
+pub use options::{Durability, OutboxOptions, Overflow, Storage};
+pub use outcome::{Account, Counters, DropReason, Outcome, ReceiptState};
 
 use crate::{Lane, Message, Result};
-
-/// What `send` waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// On stable storage before `send` returns.
-    #[default]
-    OnDisk,
-    /// Written at the outbox's sync interval: a crash can lose what one interval took in.
-    Interval,
-    /// Kept in memory; reaches the disk by chance only. A crash loses it.
-    Memory,
-}
-
-/// What happens to a message that finds the outbox at its bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Overflow {
-    /// `send` fails with `OutboxFull`; nothing that was accepted is touched.
-    #[default]
-    Reject,
-    /// The oldest waiting telemetry makes room, with outcome `Dropped`.
-    DropOldest,
-    /// The new message is accepted and at once `Dropped`.
-    DropNewest,
-}
-
-/// Where the outbox keeps its messages. There is no default: memory has to be said aloud.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// In this folder, which one open client owns.
-    Directory(PathBuf),
-    /// In memory only; a restart loses everything.
-    Memory,
-}
-
-/// Bounds and habits of an outbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutboxOptions {
-    /// Bytes waiting on disk, both lanes. Default 256 MiB.
-    pub max_bytes: u64,
-    /// Messages waiting, both lanes. Default 1,000,000.
-    pub max_messages: u64,
-    /// Time to live of messages that bring none. Default none.
-    pub max_age: Option<Duration>,
-    /// What happens at the bounds. Default `Reject`.
-    pub overflow: Overflow,
-    /// What `send` waits for. Default `OnDisk`.
-    pub durability: Durability,
-    /// For `Durability::Interval`. Default 1 s.
-    pub sync_interval: Duration,
-    /// Outcomes of past messages kept per lane. Default 1,024.
-    pub kept_outcomes: usize,
-}
-
-/// How a message ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// Durable at the hub, which told where, if it did.
-    Delivered {
-        /// Partition of the event log.
-        partition: Option<u32>,
-        /// Sequence number in the partition.
-        sequence: Option<u64>,
-    },
-    /// Its time to live ended first.
-    Expired,
-    /// Given up by this side.
-    Dropped {
-        /// Why.
-        reason: DropReason,
-    },
-    /// Refused by the hub for good.
-    Rejected {
-        /// What the hub said.
-        reason: String,
-    },
-}
-
-/// Why this side gave a message up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// It was the oldest when room was needed.
-    MadeRoom,
-    /// It was the newest when there was no room.
-    NoRoom,
-    /// Its record on the disk was damaged; the bytes were set aside.
-    Damaged,
-}
-
-/// Where a message is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReceiptState {
-    /// In the outbox.
-    Queued,
-    /// On its way, not acknowledged.
-    Sent,
-    /// Ended.
-    Settled(Outcome),
-}
-
-/// The account of an outbox: `accepted == delivered + expired + dropped + rejected + queued`, always, over the whole
-/// life of the directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Messages taken in.
-    pub accepted: u64,
-    /// Durable at the hub.
-    pub delivered: u64,
-    /// Ended by their time to live.
-    pub expired: u64,
-    /// Given up, for any reason.
-    pub dropped: u64,
-    /// Refused by the hub.
-    pub rejected: u64,
-    /// Still here.
-    pub queued: u64,
-}
-
-/// Figures of an outbox.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counters {
-    /// The account.
-    pub account: Account,
-    /// Messages in the alert lane, part of `account.queued`.
-    pub queued_alerts: u64,
-    /// Bytes waiting on disk.
-    pub queued_bytes: u64,
-    /// Age of the oldest waiting message.
-    pub oldest_age: Option<Duration>,
-    /// Publishes handed to the network since opening, resends included.
-    pub sent: u64,
-    /// Dropped, by reason.
-    pub dropped: Vec<(DropReason, u64)>,
-    /// Refused by `Overflow::Reject` since opening; they were never accepted.
-    pub refused: u64,
-    /// Bytes written to the disk since opening.
-    pub written_bytes: u64,
-}
 
 /// Number of a message in its lane: rises by one, never used twice.
 pub type Sequence = u64;
