@@ -1,0 +1,344 @@
+//! One MQTT connection: buffers, packet identifiers, keep-alive.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, Sleep},
+};
+
+use super::{
+    HUNG_UP, Version,
+    frame::{self, Frame, kind},
+    slots::Slots,
+    v3, v5,
+};
+use crate::{
+    Error, Result,
+    delivery::Verdict,
+    outbox::Queued,
+    transport::{
+        Answer, Connection, Greeting,
+        socket::{Stream, unreachable},
+    },
+};
+
+/// More than this waiting to be written, and there is no room for more messages.
+const ROOM: usize = 256 * 1024;
+/// Most bytes read before the answers in them are handed out.
+const READ_SIZE: usize = 64 * 1024;
+/// How long the goodbye may take.
+const FINISH_LIMIT: Duration = Duration::from_secs(1);
+
+/// A connection to a hub by MQTT 3.1.1 or 5.
+pub struct MqttConnection {
+    stream: Box<dyn Stream>,
+    codec: Codec,
+    slots: Slots,
+    output: BytesMut,
+    /// Bytes were written and not flushed.
+    unflushed: bool,
+    input: BytesMut,
+    /// Refused on this side, without asking the hub.
+    refused: Vec<Answer>,
+    /// The caller was told that there is no room.
+    was_full: bool,
+    pulse: Pulse,
+    /// Why the connection is over; told when what came in before has been handed out.
+    failed: Option<Error>,
+}
+
+enum Codec {
+    V3(v3::Codec),
+    V5(v5::Codec),
+}
+
+/// The first packet of a connection, and what belongs to it.
+pub(super) struct Hello {
+    pub(super) packet: BytesMut,
+    /// How long until the credentials have to be renewed, where they can be.
+    pub(super) renew_in: Option<Duration>,
+    /// How to write messages once we are in.
+    pub(super) publisher: Publisher,
+}
+
+/// What messages are written with, made before it is known what the server can do.
+pub(super) enum Publisher {
+    V3(v3::Codec),
+    V5,
+}
+
+/// Notices a silent connection: by half of the keep-alive time something must have come in, or the server is asked;
+/// when by the next half nothing has, it is gone.
+struct Pulse {
+    half: Duration,
+    timer: Pin<Box<Sleep>>,
+    sent: bool,
+    received: bool,
+    asked: bool,
+}
+
+impl Pulse {
+    fn new(keep_alive: Duration) -> Self {
+        let half = keep_alive / 2;
+        Self { half, timer: Box::pin(tokio::time::sleep(half)), sent: false, received: false, asked: false }
+    }
+}
+
+impl MqttConnection {
+    pub(super) async fn open(
+        mut stream: Box<dyn Stream>,
+        version: Version,
+        hello: Hello,
+        window: usize,
+        keep_alive: Duration,
+    ) -> Result<(Self, Greeting)> {
+        let lost = |error| unreachable("the connection broke during CONNECT").caused_by(error);
+        stream.write_all(&hello.packet).await.map_err(lost)?;
+        stream.flush().await.map_err(lost)?;
+
+        let mut input = BytesMut::new();
+        while frame::first(&input)?.is_none() {
+            if stream.read_buf(&mut input).await.map_err(lost)? == 0 {
+                return Err(unreachable(HUNG_UP));
+            }
+        }
+        let Some(frame) = frame::first(&input)? else { return Err(unreachable(HUNG_UP)) };
+        if frame.first != kind::CONNACK {
+            return Err(frame::violation("the server's first packet was not CONNACK [MQTT-3.2.0-1]"));
+        }
+        let (codec, receive_maximum, keep_alive) = match (version, hello.publisher) {
+            (Version::V3, Publisher::V3(codec)) => {
+                v3::welcome(frame.body)?;
+                (Codec::V3(codec), u16::MAX, keep_alive)
+            }
+            _ => {
+                let welcome = v5::welcome(&frame)?;
+                (Codec::V5(welcome.codec), welcome.receive_maximum, welcome.keep_alive.unwrap_or(keep_alive))
+            }
+        };
+        let consumed = frame.whole.len();
+        input.advance(consumed);
+        let connection = Self {
+            stream,
+            codec,
+            slots: Slots::new(window.min(usize::from(receive_maximum))),
+            output: BytesMut::new(),
+            unflushed: false,
+            input,
+            refused: Vec::new(),
+            was_full: false,
+            pulse: Pulse::new(keep_alive),
+            failed: None,
+        };
+        Ok((connection, Greeting { receive_maximum, renew_in: hello.renew_in }))
+    }
+
+    fn poll_drive(&mut self, cx: &mut Context<'_>, answers: &mut Vec<Answer>) -> Poll<Result<()>> {
+        let before = answers.len();
+        answers.append(&mut self.refused);
+        loop {
+            if self.failed.is_none() {
+                self.write(cx);
+                // Also after a failed write: what the server sent before it hung up is worth having.
+                self.read(cx, answers);
+            }
+            if answers.len() > before || (self.was_full && self.has_room()) {
+                self.was_full = false;
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = self.failed.take() {
+                self.failed = Some(unreachable("the connection is closed"));
+                return Poll::Ready(Err(error));
+            }
+            ready!(self.poll_pulse(cx));
+        }
+    }
+
+    /// Writes as much as the stream takes.
+    fn write(&mut self, cx: &mut Context<'_>) {
+        while !self.output.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
+                Poll::Ready(Ok(0)) => return self.fail(unreachable("the server takes no more bytes")),
+                Poll::Ready(Ok(count)) => {
+                    self.output.advance(count);
+                    self.unflushed = true;
+                    self.pulse.sent = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    return self.fail(unreachable("the connection was lost").caused_by(error));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => self.fail(unreachable("the connection was lost").caused_by(error)),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    /// Reads what is there and takes the answers out of it.
+    fn read(&mut self, cx: &mut Context<'_>, answers: &mut Vec<Answer>) {
+        let before = answers.len();
+        loop {
+            self.input.reserve(READ_SIZE);
+            match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
+                Poll::Ready(Ok(0)) => return self.fail(unreachable("the server closed the connection")),
+                Poll::Ready(Ok(_)) => {
+                    self.pulse.received = true;
+                    if let Err(error) = self.take_frames(answers) {
+                        // Said by the server itself, so it is the better reason.
+                        self.failed = Some(error);
+                        return;
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    return self.fail(unreachable("the connection was lost").caused_by(error));
+                }
+                Poll::Pending => return,
+            }
+            if answers.len() > before && self.failed.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn take_frames(&mut self, answers: &mut Vec<Answer>) -> Result<()> {
+        let mut consumed = 0;
+        let result = loop {
+            match frame::first(self.input.get(consumed..).unwrap_or_default()) {
+                Ok(Some(frame)) => {
+                    consumed += frame.whole.len();
+                    if let Err(error) = take_frame(&self.codec, &mut self.slots, frame, answers) {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.input.advance(consumed);
+        result
+    }
+
+    /// Ready when something is to be written or the server is found to be gone.
+    fn poll_pulse(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.pulse.timer.as_mut().poll(cx));
+            let pulse = &mut self.pulse;
+            let (sent, received) = (pulse.sent, pulse.received);
+            (pulse.sent, pulse.received) = (false, false);
+            pulse.timer.as_mut().reset(Instant::now() + pulse.half);
+            if received {
+                pulse.asked = false;
+            }
+            if pulse.asked {
+                self.fail(unreachable("the server has fallen silent"));
+                return Poll::Ready(());
+            }
+            if !received || !sent {
+                pulse.asked = true;
+                self.output.extend_from_slice(&frame::PINGREQ);
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Keeps the first reason.
+    fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+        self.output.clear();
+    }
+}
+
+fn take_frame(codec: &Codec, slots: &mut Slots, frame: Frame<'_>, answers: &mut Vec<Answer>) -> Result<()> {
+    match frame.first {
+        kind::PUBACK => {
+            let (packet_id, verdict) = match codec {
+                Codec::V3(_) => v3::answer(frame.body),
+                Codec::V5(_) => v5::answer(frame.body),
+            }
+            .ok_or_else(|| frame::violation("the server sent a malformed PUBACK (section 3.4)"))?;
+            let (lane, sequence) = slots.answer(packet_id).ok_or_else(|| {
+                frame::violation("the server acknowledged what was not sent [MQTT-4.3.2-2]")
+                    .with("packet id", packet_id)
+            })?;
+            answers.push(Answer { lane, sequence, verdict });
+            Ok(())
+        }
+        kind::PINGRESP => Ok(()),
+        kind::DISCONNECT => match codec {
+            Codec::V3(_) => Err(frame::violation("the server sent DISCONNECT (section 3.14)")),
+            Codec::V5(_) => Err(v5::goodbye(frame)),
+        },
+        // We subscribe to nothing; a message all the same is not ours to settle.
+        first if first & 0xf0 == kind::PUBLISH => Ok(()),
+        first => {
+            Err(frame::violation("the server sent a packet that only a client may send, or out of order")
+                .with("packet type", first >> 4))
+        }
+    }
+}
+
+impl Connection for MqttConnection {
+    fn publish(&mut self, messages: &[Queued]) {
+        for queued in messages {
+            let (lane, sequence) = (queued.lane, queued.sequence);
+            let refuse =
+                |reason| Answer { lane, sequence, verdict: Verdict::Refused { retryable: false, reason } };
+            let Some(packet_id) = self.slots.take(lane, sequence) else {
+                self.fail(Error::new(
+                    crate::ErrorKind::Internal,
+                    "device.send",
+                    "more messages were sent than the window has room for",
+                ));
+                return;
+            };
+            let written = match &mut self.codec {
+                Codec::V3(codec) => codec.publish(queued, packet_id, &mut self.output),
+                Codec::V5(codec) => codec.publish(queued, packet_id, &mut self.output),
+            };
+            if let Err(reason) = written {
+                self.slots.answer(packet_id);
+                self.refused.push(refuse(reason));
+            }
+        }
+        self.was_full = !self.has_room();
+    }
+
+    fn has_room(&self) -> bool {
+        self.output.len() < ROOM
+    }
+
+    async fn drive(&mut self, answers: &mut Vec<Answer>) -> Result<()> {
+        poll_fn(|cx| self.poll_drive(cx, answers)).await
+    }
+
+    async fn finish(mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.output.extend_from_slice(&frame::GOODBYE);
+        let goodbye = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.shutdown().await
+        };
+        // Either it goes through or the server finds out by itself.
+        let _ = tokio::time::timeout(FINISH_LIMIT, goodbye).await;
+    }
+}
+
+impl std::fmt::Debug for MqttConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MqttConnection").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,115 @@
+//! The byte stream to the hub: TCP, through a proxy, under TLS, in a WebSocket, as asked for.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::endpoint::{Endpoint, Proxy};
+use crate::{Error, ErrorKind, Result};
+
+/// A byte stream, whatever it runs over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Longest answer of a proxy to `CONNECT` that is read.
+const PROXY_ANSWER_LIMIT: usize = 8 * 1024;
+
+/// How to reach the hub.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) endpoint: Endpoint,
+    pub(super) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<super::tls::TlsConfig>,
+}
+
+impl Route {
+    /// Opens the stream. The caller bounds the time.
+    pub(super) async fn open(&self) -> Result<Box<dyn Stream>> {
+        let mut tcp = match &self.proxy {
+            None => tcp(&self.endpoint.host, self.endpoint.port).await?,
+            Some(proxy) => tcp(&proxy.host, proxy.port).await?,
+        };
+        if let Some(proxy) = &self.proxy {
+            ask_proxy(&mut tcp, proxy, &self.endpoint).await?;
+        }
+        let stream: Box<dyn Stream> =
+            if self.endpoint.scheme.is_encrypted() { self.encrypt(tcp).await? } else { Box::new(tcp) };
+        if self.endpoint.scheme.is_websocket() { self.upgrade(stream).await } else { Ok(stream) }
+    }
+
+    #[cfg(feature = "tls")]
+    async fn encrypt(&self, tcp: TcpStream) -> Result<Box<dyn Stream>> {
+        match &self.tls {
+            Some(tls) => Ok(Box::new(tls.handshake(&self.endpoint.host, tcp).await?)),
+            None => {
+                Err(Error::new(ErrorKind::Internal, "device.connect", "the TLS configuration is missing"))
+            }
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn encrypt(&self, _: TcpStream) -> Result<Box<dyn Stream>> {
+        Err(Error::new(ErrorKind::Unsupported, "device.connect", "this build has no TLS"))
+    }
+
+    #[cfg(feature = "websocket")]
+    async fn upgrade(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
+        Ok(Box::new(super::websocket::WebSocket::open(&self.endpoint, stream).await?))
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    async fn upgrade(&self, _: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
+        Err(Error::new(ErrorKind::Unsupported, "device.connect", "this build has no WebSocket"))
+    }
+}
+
+/// An error about reaching the hub.
+pub(super) fn unreachable(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Unreachable, "device.connect", message)
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream> {
+    let failed = |error| unreachable(format!("cannot connect to {host}:{port}")).caused_by(error);
+    let tcp = TcpStream::connect((host, port)).await.map_err(failed)?;
+    // Frames are put together before they are written; waiting for more would only delay them.
+    tcp.set_nodelay(true).map_err(failed)?;
+    Ok(tcp)
+}
+
+/// Asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6).
+async fn ask_proxy(tcp: &mut TcpStream, proxy: &Proxy, endpoint: &Endpoint) -> Result<()> {
+    let failed = |error: std::io::Error| unreachable(format!("the proxy {proxy:?} failed")).caused_by(error);
+    let authority = endpoint.authority();
+    let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+    if let Some(login) = &proxy.login {
+        request.push_str("Proxy-Authorization: Basic ");
+        request.push_str(&BASE64_STANDARD.encode(login));
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    tcp.write_all(request.as_bytes()).await.map_err(failed)?;
+
+    // Byte by byte: what follows the header belongs to the tunnel.
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() == PROXY_ANSWER_LIMIT {
+            return Err(unreachable(format!("the proxy {proxy:?} sent an endless header")));
+        }
+        answer.push(tcp.read_u8().await.map_err(failed)?);
+    }
+    let status = answer.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    match status {
+        [b'2', _, _] => Ok(()),
+        b"407" => Err(Error::new(
+            ErrorKind::Unauthorized,
+            "device.connect",
+            "the proxy wants another user name and password",
+        )),
+        _ => Err(unreachable(format!("the proxy {proxy:?} opened no tunnel"))
+            .with("status", String::from_utf8_lossy(status))),
+    }
+}
