@@ -1,146 +1,186 @@
 //! The device program's client: joins outbox, delivery and transport in one task.
 
-use std::time::Duration;
+mod options;
+mod task;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
-use crate::{Account, Counters, Durability, Message, Overflow, Receipt, Result};
+pub use options::DeviceOptions;
+use task::Task;
 
-/// How to open a [`DeviceClient`]. What is not given has its default in the core, in one place.
-#[derive(Clone, Debug)]
-pub struct DeviceOptions {}
-
-impl DeviceOptions {
-    /// Options for the hub and device named in `connection_string`.
-    ///
-    /// # Errors
-    /// `InvalidArgument` naming the wrong part.
-    pub fn from_connection_string(connection_string: &str) -> Result<Self> {
-        let _ = connection_string;
-        unimplemented!()
-    }
-
-    /// Keeps the outbox in this folder. Either this or [`DeviceOptions::outbox_in_memory`] has to be called.
-    #[must_use]
-    pub fn outbox_dir(self, folder: impl Into<std::path::PathBuf>) -> Self {
-        let _ = folder.into();
-        self
-    }
-
-    /// Keeps the outbox in memory only: a restart loses what was not delivered.
-    #[must_use]
-    pub fn outbox_in_memory(self) -> Self {
-        self
-    }
-
-    /// What happens when the outbox is at its bounds.
-    #[must_use]
-    pub fn overflow(self, overflow: Overflow) -> Self {
-        let _ = overflow;
-        self
-    }
-
-    /// What `send` waits for.
-    #[must_use]
-    pub fn durability(self, durability: Durability) -> Self {
-        let _ = durability;
-        self
-    }
-}
-
-/// What the link to the hub is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConnectionState {
-    /// Not connected; the next try is scheduled. Carries why the last one ended, for people.
-    Disconnected {
-        /// Why.
-        reason: Option<String>,
-    },
-    /// Trying.
-    Connecting,
-    /// Connected.
-    Connected,
-    /// The hub refused our credentials; tries go on slowly.
-    Unauthorized {
-        /// What the hub said.
-        reason: String,
-    },
-    /// Closed by the program.
-    Closed,
-}
+use crate::{
+    Account, Counters, Error, ErrorKind, Message, Receipt, Result,
+    outbox::Outbox,
+    transport::{Transport, mqtt::MqttTransport},
+};
+pub use crate::{delivery::ConnectionState, transport::mqtt::Protocol};
 
 /// A device's connection to its hub, with a durable outbox. Cheap to clone; safe to share between tasks and threads.
-#[derive(Clone, Debug)]
-pub struct DeviceClient {}
+///
+/// Opening needs no network, and neither does sending: a message is safe when [`DeviceClient::send`] returns, and
+/// delivery goes on in one background task, on the runtime that opened the client. When the last clone is dropped, that
+/// task closes the client as [`DeviceClient::close`] does, for as long as the runtime lives; only `close` itself waits
+/// for it and tells of errors.
+#[derive(Clone)]
+pub struct DeviceClient(Arc<Shared>);
+
+struct Shared {
+    outbox: Outbox,
+    connection: watch::Receiver<ConnectionState>,
+    /// No new messages are taken.
+    closed: AtomicBool,
+    /// Tells the task to close; so does dropping it.
+    close: watch::Sender<bool>,
+    /// Changes, or is dropped by the task, when everything is over.
+    ended: watch::Receiver<bool>,
+    /// Why closing failed, for the first who asks.
+    failure: Arc<Mutex<Option<Error>>>,
+}
 
 impl DeviceClient {
     /// Opens the outbox and returns; connecting goes on in the background. Never waits for the network.
     ///
+    /// Cancelling leaves nothing behind but, perhaps, an empty outbox on the disk.
+    ///
     /// # Errors
-    /// `InvalidArgument`, `InUse`, `JournalIo`, `JournalVersion`, `DiskFull`.
+    /// `InvalidArgument` naming the option; `InUse`, `JournalIo`, `JournalVersion`, `DiskFull` from the outbox;
+    /// `Unsupported` for what this build leaves out.
     pub async fn open(options: DeviceOptions) -> Result<Self> {
-        let _ = options;
-        unimplemented!()
+        // Certificates and the outbox are read from the disk.
+        let plan = blocking("device.open", move || options.prepare()).await?;
+        let transport = MqttTransport::new(plan.transport)?;
+        Self::start(plan.outbox, transport, plan.habits)
+    }
+
+    /// Starts the task on the current runtime.
+    fn start<T: Transport>(outbox: Outbox, transport: T, habits: task::Habits) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::InvalidArgument, "device.open", "there is no tokio runtime here")
+                .caused_by(error)
+        })?;
+        let (state, connection) = watch::channel(ConnectionState::Disconnected { reason: None });
+        let (close, closing) = watch::channel(false);
+        let (end, ended) = watch::channel(false);
+        let failure = Arc::new(Mutex::new(None));
+        let task = Task::new(outbox.clone(), transport, habits, state, closing)?;
+        runtime.spawn({
+            let failure = failure.clone();
+            async move {
+                if let Err(error) = task.run().await {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+                end.send_replace(true);
+            }
+        });
+        let closed = AtomicBool::new(false);
+        Ok(Self(Arc::new(Shared { outbox, connection, closed, close, ended, failure })))
     }
 
     /// Takes a message in; returns when it is on disk (or as safe as was chosen).
     ///
+    /// Cancelling leaves the message either wholly in or wholly out; [`DeviceClient::account`] tells.
+    ///
     /// # Errors
     /// As [`crate::outbox::Outbox::send`].
     pub async fn send(&self, message: Message) -> Result<Receipt> {
-        let _ = message;
-        unimplemented!()
+        self.check_open("device.send")?;
+        self.0.outbox.send(message).await
     }
 
-    /// Takes many in, in order, with one commit.
+    /// Takes many in, in order, with one commit. All or none, also when cancelled.
     ///
     /// # Errors
     /// As [`crate::outbox::Outbox::send_all`].
     pub async fn send_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<Vec<Receipt>> {
-        let _ = messages.into_iter();
-        unimplemented!()
+        self.check_open("device.send_all")?;
+        self.0.outbox.send_all(messages.into_iter().collect()).await
     }
 
-    /// The receipt of a message by its id, also after a restart.
+    /// The receipt of a message by its id, also after a restart; `None` when it is not known (any more). Cancelling
+    /// changes nothing.
     ///
     /// # Errors
     /// `JournalIo`, `Closed`.
     pub async fn receipt(&self, message_id: &str) -> Result<Option<Receipt>> {
-        let _ = message_id;
-        unimplemented!()
+        self.check_open("device.receipt")?;
+        let (outbox, message_id) = (self.0.outbox.clone(), message_id.to_owned());
+        blocking("device.receipt", move || outbox.receipt(&message_id)).await
     }
 
     /// Waits until everything is settled or `deadline` passes; returns how many messages are still queued. Never fails
-    /// for a slow network.
+    /// for a slow network. Cancelling changes nothing.
     ///
     /// # Errors
     /// `Closed`.
     pub async fn flush(&self, deadline: Duration) -> Result<u64> {
-        let _ = deadline;
-        unimplemented!()
+        self.check_open("device.flush")?;
+        let _ = tokio::time::timeout(deadline, self.0.outbox.empty()).await;
+        Ok(self.0.outbox.account().queued)
     }
 
     /// What the link is doing, now and whenever it changes.
     pub fn connection(&self) -> watch::Receiver<ConnectionState> {
-        unimplemented!()
+        self.0.connection.clone()
     }
 
     /// The account of the outbox.
     pub fn account(&self) -> Account {
-        unimplemented!()
+        self.0.outbox.account()
     }
 
     /// Figures.
     pub fn counters(&self) -> Counters {
-        unimplemented!()
+        self.0.outbox.counters()
     }
 
-    /// Flushes for as long as the options say (default 5 s), disconnects, closes the outbox. What is left stays there.
+    /// Takes no more messages, flushes for as long as the options say (default 5 s), disconnects, closes the outbox.
+    /// What is left stays there for the next time.
+    ///
+    /// Cancelling stops the waiting, not the closing; call again to wait on. Closing twice is fine.
     ///
     /// # Errors
-    /// `JournalIo`. Closing twice is fine.
+    /// `JournalIo`, `DiskFull`; told once.
     pub async fn close(&self) -> Result<()> {
-        unimplemented!()
+        self.0.closed.store(true, Ordering::Release);
+        self.0.close.send_replace(true);
+        // An error means that the task is gone, with its runtime perhaps: that is closed, too.
+        let _ = self.0.ended.clone().wait_for(|ended| *ended).await;
+        match self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
+
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, operation, "the client was closed"));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for DeviceClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceClient")
+            .field("connection", &*self.0.connection.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<R: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Internal, operation, "the work did not end").caused_by(error))
+    })
 }

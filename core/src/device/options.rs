@@ -1,0 +1,383 @@
+//! How to open a [`DeviceClient`](super::DeviceClient).
+
+use std::{fmt, fs, path::PathBuf, time::Duration};
+
+use zeroize::Zeroizing;
+
+use super::task::Habits;
+use crate::{
+    Durability, Error, ErrorKind, Overflow, Result,
+    auth::{ConnectionString, Credential},
+    delivery::{Backoff, DeliveryOptions},
+    outbox::{Outbox, OutboxOptions, Storage},
+    transport::{
+        endpoint::{Endpoint, Scheme},
+        mqtt::{MqttOptions, Protocol},
+    },
+};
+
+/// How to open a [`DeviceClient`](super::DeviceClient). What is not given has its default in the core, in one place.
+///
+/// Options are checked when the client is opened. `Debug` shows no secrets.
+#[derive(Clone)]
+pub struct DeviceOptions {
+    connection_string: ConnectionString,
+    storage: Option<Storage>,
+    outbox: OutboxOptions,
+    server: Option<String>,
+    websocket: bool,
+    proxy: Option<Zeroizing<String>>,
+    ca: Option<Pem>,
+    client_certificate: Option<(Pem, Pem)>,
+    unencrypted: bool,
+    protocol: Protocol,
+    keep_alive: Duration,
+    connect_timeout: Duration,
+    delivery: DeliveryOptions,
+    close_deadline: Duration,
+    token_lifetime: Duration,
+}
+
+/// A PEM text, or where it is.
+#[derive(Clone)]
+enum Pem {
+    File(PathBuf),
+    Text(Zeroizing<Vec<u8>>),
+}
+
+/// What opening needs, checked and read.
+pub(super) struct Plan {
+    pub(super) outbox: Outbox,
+    pub(super) transport: MqttOptions,
+    pub(super) habits: Habits,
+}
+
+impl DeviceOptions {
+    /// Options for the hub and device named in `connection_string`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the wrong part.
+    pub fn from_connection_string(connection_string: &str) -> Result<Self> {
+        Ok(Self {
+            connection_string: connection_string.parse()?,
+            storage: None,
+            outbox: OutboxOptions::default(),
+            server: None,
+            websocket: false,
+            proxy: None,
+            ca: None,
+            client_certificate: None,
+            unencrypted: false,
+            protocol: Protocol::default(),
+            keep_alive: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(30),
+            delivery: DeliveryOptions::default(),
+            close_deadline: Duration::from_secs(5),
+            token_lifetime: Duration::from_secs(3600),
+        })
+    }
+
+    /// Keeps the outbox in this folder. Either this or [`DeviceOptions::outbox_in_memory`] has to be called.
+    #[must_use]
+    pub fn outbox_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.storage = Some(Storage::Directory(folder.into()));
+        self
+    }
+
+    /// Keeps the outbox in memory only: a restart loses what was not delivered.
+    #[must_use]
+    pub fn outbox_in_memory(mut self) -> Self {
+        self.storage = Some(Storage::Memory);
+        self
+    }
+
+    /// What happens when the outbox is at its bounds. Default [`Overflow::Reject`].
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.outbox.overflow = overflow;
+        self
+    }
+
+    /// What `send` waits for. Default [`Durability::OnDisk`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.outbox.durability = durability;
+        self
+    }
+
+    /// Most bytes waiting in the outbox. Default 256 MiB.
+    #[must_use]
+    pub fn outbox_max_bytes(mut self, bytes: u64) -> Self {
+        self.outbox.max_bytes = bytes;
+        self
+    }
+
+    /// Most messages waiting in the outbox. Default 1,000,000.
+    #[must_use]
+    pub fn outbox_max_messages(mut self, messages: u64) -> Self {
+        self.outbox.max_messages = messages;
+        self
+    }
+
+    /// Time to live of messages that bring none. Default: they never expire.
+    #[must_use]
+    pub fn outbox_max_age(mut self, age: Duration) -> Self {
+        self.outbox.max_age = Some(age);
+        self
+    }
+
+    /// How often [`Durability::Interval`] commits. Default 1 s.
+    #[must_use]
+    pub fn sync_interval(mut self, interval: Duration) -> Self {
+        self.outbox.sync_interval = interval;
+        self
+    }
+
+    /// Outcomes of past messages kept per lane, to be found by message id. Default 1,024.
+    #[must_use]
+    pub fn kept_outcomes(mut self, outcomes: usize) -> Self {
+        self.outbox.kept_outcomes = outcomes;
+        self
+    }
+
+    /// Connects to this address instead of the host in the connection string, which stays the hub's name in tokens:
+    /// `mqtts://host[:port]`, `wss://…`, `mqtt://…` or `ws://…`. The last two are not encrypted and go to this machine
+    /// only, unless [`DeviceOptions::allow_unencrypted`] is called.
+    #[must_use]
+    pub fn server(mut self, address: impl Into<String>) -> Self {
+        self.server = Some(address.into());
+        self
+    }
+
+    /// Speaks MQTT in a WebSocket at port 443, for networks that let nothing else through.
+    #[must_use]
+    pub fn websocket(mut self) -> Self {
+        self.websocket = true;
+        self
+    }
+
+    /// Goes through an HTTP proxy: `http://[user:password@]host[:port]`, the port being 8080 unless given.
+    #[must_use]
+    pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
+        self.proxy = Some(Zeroizing::new(proxy.into()));
+        self
+    }
+
+    /// Trusts the certificates in this PEM file instead of the system's roots.
+    #[must_use]
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca = Some(Pem::File(file.into()));
+        self
+    }
+
+    /// Trusts the certificates in this PEM text instead of the system's roots.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(Pem::text(pem));
+        self
+    }
+
+    /// Proves who we are with this certificate chain and private key, both PEM files; for connection strings with
+    /// `x509=true`.
+    #[must_use]
+    pub fn client_certificate(mut self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.client_certificate = Some((Pem::File(chain.into()), Pem::File(key.into())));
+        self
+    }
+
+    /// As [`DeviceOptions::client_certificate`], with the PEM texts themselves.
+    #[must_use]
+    pub fn client_certificate_pem(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.client_certificate = Some((Pem::text(chain), Pem::text(key)));
+        self
+    }
+
+    /// Allows an unencrypted connection to another machine. Everybody on the way can read and change what is sent.
+    #[must_use]
+    pub fn allow_unencrypted(mut self) -> Self {
+        self.unencrypted = true;
+        self
+    }
+
+    /// Which MQTT to speak. Default [`Protocol::Auto`].
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Longest silence on the connection before it counts as lost; on the wire in whole seconds. Default 60 s, at
+    /// least 100 ms.
+    #[must_use]
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Longest wait for a connection, name resolution and handshakes included. Default 30 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Most messages sent and not acknowledged, 1 to 65,535; the hub may bound it further. Default 1,000. What is lost
+    /// with a connection, and stored twice by hubs without de-duplication, is at most this much.
+    #[must_use]
+    pub fn window(mut self, messages: u16) -> Self {
+        self.delivery.window = usize::from(messages);
+        self
+    }
+
+    /// Waits between connection attempts: anything up to `min` after the first failure, doubled with each further one,
+    /// at most `max`. Default 100 ms and 60 s.
+    #[must_use]
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.delivery.backoff = Backoff { min, max };
+        self
+    }
+
+    /// How long closing may flush. Default 5 s.
+    #[must_use]
+    pub fn close_deadline(mut self, deadline: Duration) -> Self {
+        self.close_deadline = deadline;
+        self
+    }
+
+    /// How long a token is valid that is made from a key; it is renewed at 80 to 85 % of that. Default 1 h, at least 10 s.
+    #[must_use]
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.token_lifetime = lifetime;
+        self
+    }
+
+    /// Checks the options, reads the files, opens the outbox. Blocking.
+    pub(super) fn prepare(self) -> Result<Plan> {
+        let storage = self.storage.as_ref().ok_or_else(|| {
+            invalid("no place for the outbox: give a folder, or choose memory aloud (a restart loses what is in it)")
+        })?;
+        let transport = self.transport()?;
+        let habits = Habits { delivery: self.delivery, close_deadline: self.close_deadline };
+        Ok(Plan { outbox: Outbox::open(storage, self.outbox)?, transport, habits })
+    }
+
+    fn transport(&self) -> Result<MqttOptions> {
+        check(self.delivery.window >= 1, "the window is 0")?;
+        check(self.keep_alive >= Duration::from_millis(100), "the keep-alive time is under 100 ms")?;
+        check(!self.connect_timeout.is_zero(), "the connect timeout is 0")?;
+        check(self.token_lifetime >= Duration::from_secs(10), "the token lifetime is under 10 s")?;
+        check(!self.delivery.backoff.min.is_zero(), "the shortest backoff is 0")?;
+        check(
+            self.delivery.backoff.min <= self.delivery.backoff.max,
+            "the shortest backoff is over the longest",
+        )?;
+        let x509 = self.connection_string.credential == Credential::X509;
+        check(
+            !x509 || self.client_certificate.is_some(),
+            "the connection string says x509=true, but no client certificate is given",
+        )?;
+        let endpoint = self.endpoint()?;
+        check(
+            endpoint.scheme.is_encrypted() || endpoint.is_loopback() || self.unencrypted,
+            "an unencrypted connection to another machine has to be allowed aloud",
+        )?;
+        check(endpoint.scheme.is_encrypted() || !x509, "a client certificate needs an encrypted connection")?;
+        Ok(MqttOptions {
+            connection_string: self.connection_string.clone(),
+            #[cfg(feature = "tls")]
+            tls: self.tls(&endpoint)?,
+            endpoint,
+            proxy: self.proxy.as_ref().map(|proxy| proxy.parse()).transpose()?,
+            protocol: self.protocol,
+            keep_alive: self.keep_alive,
+            connect_timeout: self.connect_timeout,
+            token_lifetime: self.token_lifetime,
+        })
+    }
+
+    fn endpoint(&self) -> Result<Endpoint> {
+        let host = &self.connection_string;
+        let mut endpoint = match &self.server {
+            Some(server) => server.parse()?,
+            None => {
+                let host = host.gateway_host_name.as_ref().unwrap_or(&host.host_name);
+                Endpoint::new(if self.websocket { Scheme::Wss } else { Scheme::Tls }, host.as_str())
+            }
+        };
+        if self.websocket {
+            endpoint.scheme = match endpoint.scheme {
+                Scheme::Tcp => Scheme::Ws,
+                Scheme::Tls => Scheme::Wss,
+                scheme => scheme,
+            };
+        }
+        let built_in = match endpoint.scheme {
+            Scheme::Tcp => true,
+            Scheme::Tls => cfg!(feature = "tls"),
+            Scheme::Ws | Scheme::Wss => cfg!(feature = "websocket"),
+        };
+        if !built_in {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "device.open",
+                "this build leaves out what the server needs",
+            )
+            .with("server", &endpoint));
+        }
+        Ok(endpoint)
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self, endpoint: &Endpoint) -> Result<Option<crate::transport::tls::TlsConfig>> {
+        use crate::transport::tls::{ClientCertificate, TlsConfig};
+        if !endpoint.scheme.is_encrypted() {
+            return Ok(None);
+        }
+        let ca = self.ca.as_ref().map(|pem| pem.read("the CA file cannot be read")).transpose()?;
+        let client = match &self.client_certificate {
+            None => None,
+            Some((chain, key)) => Some(ClientCertificate {
+                chain: chain.read("the client certificate file cannot be read")?.to_vec(),
+                key: key.read("the key file cannot be read")?,
+            }),
+        };
+        TlsConfig::new(ca.as_ref().map(|pem| pem.as_slice()), client.as_ref()).map(Some)
+    }
+}
+
+impl Pem {
+    fn text(pem: impl Into<Vec<u8>>) -> Self {
+        Self::Text(Zeroizing::new(pem.into()))
+    }
+
+    #[cfg(feature = "tls")]
+    fn read(&self, failure: &'static str) -> Result<Zeroizing<Vec<u8>>> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(file) => fs::read(file)
+                .map(Zeroizing::new)
+                .map_err(|error| invalid(failure).with("file", file.display()).caused_by(error)),
+        }
+    }
+}
+
+fn check(holds: bool, otherwise: &'static str) -> Result<()> {
+    if holds { Ok(()) } else { Err(invalid(otherwise)) }
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "device.open", message)
+}
+
+impl fmt::Debug for DeviceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceOptions")
+            .field("host", &self.connection_string.host_name)
+            .field("device", &self.connection_string.device_id)
+            .field("storage", &self.storage)
+            .field("server", &self.server)
+            .field("protocol", &self.protocol)
+            .field("delivery", &self.delivery)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,260 @@
+//! The one task of a client: feeds the state machine, carries out what it decides, drives the connection.
+
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::blocking;
+use crate::{
+    Error, ErrorKind, Lane, Outcome, Result,
+    delivery::{ConnectionState, Delivery, DeliveryOptions, Effect, Input},
+    outbox::{Outbox, Queued, Sequence},
+    transport::{Answer, Connection, Greeting, Offer, Transport},
+};
+
+/// What the options say about the task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Habits {
+    pub(super) delivery: DeliveryOptions,
+    pub(super) close_deadline: Duration,
+}
+
+pub(super) struct Task<T: Transport> {
+    outbox: Outbox,
+    transport: Arc<T>,
+    delivery: Delivery,
+    link: Link<T::Connection>,
+    offer: Offer,
+    state: watch::Sender<ConnectionState>,
+    closing: watch::Receiver<bool>,
+    close_deadline: Duration,
+    /// When closing gives up; set once closing has begun.
+    close_at: Option<Instant>,
+    /// When the outbox wants to look for expired messages again.
+    expire_at: Option<Instant>,
+    batch: Batch,
+}
+
+/// Buffers that are used again and again.
+#[derive(Default)]
+struct Batch {
+    answers: Vec<Answer>,
+    effects: Vec<Effect>,
+    settled: Vec<(Lane, Sequence, Outcome)>,
+    queued: Vec<Queued>,
+    sequences: Vec<Sequence>,
+    sent: Vec<(Lane, Sequence)>,
+}
+
+enum Link<C> {
+    Down,
+    Connecting(Pin<Box<dyn Future<Output = Result<(C, Greeting)>> + Send>>),
+    Up(C),
+}
+
+/// What woke the task.
+enum Event<C> {
+    Connected(C, Greeting),
+    Answers,
+    Lost(Error),
+    Readable,
+    Time,
+    Close,
+    Empty,
+}
+
+impl<C: Connection> Link<C> {
+    /// Waits for the next thing to happen on the link. Cancelling loses nothing.
+    async fn next(&mut self, answers: &mut Vec<Answer>) -> Event<C> {
+        match self {
+            Self::Down => pending().await,
+            Self::Connecting(attempt) => match attempt.await {
+                Ok((connection, greeting)) => Event::Connected(connection, greeting),
+                Err(error) => Event::Lost(error),
+            },
+            Self::Up(connection) => match connection.drive(answers).await {
+                Ok(()) => Event::Answers,
+                Err(error) => Event::Lost(error),
+            },
+        }
+    }
+}
+
+impl<T: Transport> Task<T> {
+    pub(super) fn new(
+        outbox: Outbox,
+        transport: T,
+        habits: Habits,
+        state: watch::Sender<ConnectionState>,
+        closing: watch::Receiver<bool>,
+    ) -> Result<Self> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| {
+            Error::new(ErrorKind::Internal, "device.open", "the system has no randomness to give")
+                .caused_by(error)
+        })?;
+        Ok(Self {
+            offer: Offer { outbox_id: outbox.id().to_owned(), window: habits.delivery.window },
+            outbox,
+            transport: Arc::new(transport),
+            delivery: Delivery::new(habits.delivery, u64::from_le_bytes(seed)),
+            link: Link::Down,
+            state,
+            closing,
+            close_deadline: habits.close_deadline,
+            close_at: None,
+            expire_at: None,
+            batch: Batch::default(),
+        })
+    }
+
+    /// Runs until the client is closed.
+    pub(super) async fn run(mut self) -> Result<()> {
+        if let Err(error) = self.deliver().await {
+            // Without its outbox nothing can be delivered in order, or settled. `send` fails with the same error.
+            tracing::error!(%error, "the outbox failed; delivery stops until the client is opened again");
+            self.link = Link::Down;
+            self.outbox.mark_unsent();
+            self.state.send_replace(ConnectionState::Disconnected { reason: Some(error.to_string()) });
+            while !*self.closing.borrow_and_update() && self.closing.changed().await.is_ok() {}
+        }
+        let outbox = self.outbox.clone();
+        let result = blocking("device.close", move || outbox.close()).await;
+        self.state.send_replace(ConnectionState::Closed);
+        result
+    }
+
+    /// Delivers until closing has had its time. Fails only with the outbox.
+    async fn deliver(&mut self) -> Result<()> {
+        self.feed(Input::Open).await?;
+        self.expire()?;
+        loop {
+            self.send()?;
+            match self.event().await {
+                Event::Connected(connection, greeting) => {
+                    self.link = Link::Up(connection);
+                    let Greeting { receive_maximum, renew_in } = greeting;
+                    let renew_at = renew_in.map(|wait| now() + wait);
+                    self.feed(Input::Connected { receive_maximum, renew_at }).await?;
+                }
+                Event::Answers => self.answers().await?,
+                Event::Lost(error) => {
+                    self.link = Link::Down;
+                    let (kind, retry_after) = (error.kind(), error.wait_hint());
+                    self.feed(Input::Lost { kind, retry_after, reason: error.to_string() }).await?;
+                }
+                Event::Readable => {
+                    self.expire()?;
+                    self.feed(Input::Readable).await?;
+                }
+                Event::Time => {
+                    self.expire()?;
+                    self.feed(Input::Tick).await?;
+                    if self.close_at.is_some_and(|at| at <= now()) {
+                        return self.feed(Input::Close).await;
+                    }
+                }
+                Event::Close => self.close_at = Some(now() + self.close_deadline),
+                Event::Empty => return self.feed(Input::Close).await,
+            }
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn event(&mut self) -> Event<T::Connection> {
+        let wake_at = [self.delivery.wake_at(), self.expire_at, self.close_at].into_iter().flatten().min();
+        let closing = self.close_at.is_some();
+        tokio::select! {
+            event = self.link.next(&mut self.batch.answers) => event,
+            () = self.outbox.readable() => Event::Readable,
+            () = until(wake_at) => Event::Time,
+            _ = self.closing.wait_for(|closing| *closing), if !closing => Event::Close,
+            () = self.outbox.empty(), if closing => Event::Empty,
+        }
+    }
+
+    /// Gives the state machine one input and does what it says.
+    async fn feed(&mut self, input: Input<'_>) -> Result<()> {
+        self.delivery.on(now(), input, &mut self.batch.effects);
+        self.carry_out().await
+    }
+
+    /// Gives the state machine all answers that came in.
+    async fn answers(&mut self) -> Result<()> {
+        let now = now();
+        for Answer { lane, sequence, verdict } in self.batch.answers.drain(..) {
+            self.delivery.on(now, Input::Answered { lane, sequence, verdict }, &mut self.batch.effects);
+        }
+        self.carry_out().await
+    }
+
+    async fn carry_out(&mut self) -> Result<()> {
+        for effect in self.batch.effects.drain(..) {
+            match effect {
+                Effect::Settle { lane, sequence, outcome } => {
+                    self.batch.settled.push((lane, sequence, outcome))
+                }
+                Effect::Connect => {
+                    let (transport, offer) = (self.transport.clone(), self.offer.clone());
+                    self.link = Link::Connecting(Box::pin(async move { transport.connect(offer).await }));
+                }
+                Effect::Disconnect => {
+                    if let Link::Up(connection) = std::mem::replace(&mut self.link, Link::Down) {
+                        connection.finish().await;
+                    }
+                }
+                Effect::Unsend => self.outbox.mark_unsent(),
+                Effect::State(state) => drop(self.state.send_replace(state)),
+            }
+        }
+        if self.batch.settled.is_empty() {
+            return Ok(());
+        }
+        self.outbox.settle(std::mem::take(&mut self.batch.settled))
+    }
+
+    /// Hands over what the window and the connection have room for.
+    fn send(&mut self) -> Result<()> {
+        let Link::Up(connection) = &mut self.link else { return Ok(()) };
+        let Batch { queued, sequences, sent, effects, .. } = &mut self.batch;
+        while connection.has_room()
+            && let Some(send) = self.delivery.next_send()
+        {
+            let lane = send.lane;
+            let from = send.from.unwrap_or_else(|| self.outbox.head(lane));
+            queued.clear();
+            let next = self.outbox.read(lane, from, send.limit, queued)?;
+            connection.publish(queued);
+            sequences.clear();
+            sequences.extend(queued.iter().map(|queued| queued.sequence));
+            sent.clear();
+            sent.extend(sequences.iter().map(|sequence| (lane, *sequence)));
+            self.outbox.mark_sent(sent);
+            self.delivery.on(now(), Input::Sent { lane, sequences, next }, effects);
+        }
+        queued.clear();
+        Ok(())
+    }
+
+    fn expire(&mut self) -> Result<()> {
+        self.expire_at = self.outbox.expire()?.map(tokio::time::Instant::into_std);
+        Ok(())
+    }
+}
+
+/// The runtime's clock, which tests can hold.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => pending().await,
+    }
+}
