@@ -206,6 +206,31 @@ error_kinds! {
     Internal = 901, "INTERNAL", Never, "A defect in Whimbrel; please report it with the text.";
 }
 
+/// The table as `docs/errors.md` holds it.
+#[doc(hidden)]
+pub fn error_table_markdown() -> String {
+    let mut table = String::from(ERRORS_HEAD);
+    for kind in ErrorKind::ALL {
+        let (code, name, retry, meaning) = (kind.code(), kind.name(), kind.retry().name(), kind.meaning());
+        table.push_str(&format!("| {code} | `{name}` | {retry} | {meaning} |\n"));
+    }
+    table
+}
+
+const ERRORS_HEAD: &str = "\
+# Errors
+
+Every call that can fail, in every language, fails with one of these kinds. Number and name never change and are never
+used for anything else. An error also says which call failed, what was wrong and, where there is one, what to do; it never
+holds a payload, a key or a token. This page is generated from the code: `cargo xtask gen`.
+
+Repeating the same call: *never* helps, may help *later*, means waiting on (*wait again*), helps *after reopen*ing the
+outbox, or is the *caller's choice*.
+
+| Code | Name | Repeat | Meaning |
+| --- | --- | --- | --- |
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;

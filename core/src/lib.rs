@@ -17,6 +17,8 @@ pub mod transport;
 pub mod wire;
 
 pub use device::{ConnectionState, DeviceClient, DeviceOptions};
+#[doc(hidden)]
+pub use error::error_table_markdown;
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use message::{Lane, Message, Properties, SystemProperties};
 pub use outbox::{Account, Counters, DropReason, Durability, Outcome, Overflow, Receipt, ReceiptState};
