@@ -7,6 +7,7 @@ pub mod config;
 pub mod events;
 mod files;
 mod fronts;
+pub mod limits;
 pub mod registry;
 mod sessions;
 pub mod store;

@@ -1,1 +1,3 @@
 //! One protocol each: parse, authorise, call the domain modules, answer. No decisions about messages.
+
+pub(crate) mod mqtt;

@@ -1,1 +1,418 @@
-//! Which device is connected where, takeover, wake-ups.
+//! Which device is connected where, takeover, and what a session keeps while its device is away.
+//!
+//! A connection that was let in takes the [`Seat`] of its identity. Whoever sat there before is told to leave, and the
+//! newcomer waits until it has stopped reading: events of one device are never stored out of order because two of its
+//! connections overlap.
+
+use std::{
+    collections::{BTreeMap, btree_map},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
+
+/// Who may sit: one seat for each device and each module.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    /// Device id.
+    pub(crate) device: Arc<str>,
+    /// Module id.
+    pub(crate) module: Option<Arc<str>>,
+}
+
+/// Why a connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Order {
+    /// The same identity connected again.
+    TakenOver = 1,
+    /// The device was disabled, deleted, or its credentials changed.
+    Revoked = 2,
+    /// The hub stops.
+    Stop = 3,
+}
+
+impl Order {
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::TakenOver, Self::Revoked, Self::Stop].into_iter().find(|order| *order as u8 == code)
+    }
+}
+
+/// How sure a subscriber wants to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Assurance {
+    /// May be lost.
+    AtMostOnce,
+    /// Repeated until acknowledged.
+    AtLeastOnce,
+}
+
+/// What a device asked to receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Subscriptions {
+    /// Commands.
+    pub(crate) commands: Option<Assurance>,
+    /// Inputs of a module.
+    pub(crate) inputs: Option<Assurance>,
+}
+
+/// How a connection wants its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Forget what was kept before.
+    pub(crate) fresh: bool,
+    /// Keep the session when the connection ends.
+    pub(crate) keep: bool,
+}
+
+/// What a session keeps while its device is away.
+#[derive(Clone, Debug)]
+struct Kept {
+    generation: Arc<str>,
+    subscriptions: Subscriptions,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    sitting: Option<Arc<Chair>>,
+    kept: Option<Kept>,
+}
+
+/// What a connection and the table share.
+#[derive(Debug, Default)]
+struct Chair {
+    order: AtomicU8,
+    waker: AtomicWaker,
+    successor: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Chair {
+    /// The first order counts.
+    fn order(&self, order: Order) {
+        if self.order.compare_exchange(0, order as u8, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<Identity, Entry>,
+    connected: usize,
+    stopping: bool,
+}
+
+/// All sessions of this hub.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    table: Mutex<Table>,
+}
+
+impl Sessions {
+    /// Takes the seat of `identity`: tells whoever sits there to leave and waits until it has. Also tells whether a
+    /// session was kept, and what it had subscribed to. `None` when the hub stops.
+    ///
+    /// Cancelling gives the seat back.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        identity: Identity,
+        generation: &Arc<str>,
+        terms: Terms,
+    ) -> Option<(Seat, Option<Subscriptions>)> {
+        let (seat, found, gone) = self.sit(identity, generation, terms)?;
+        if let Some(gone) = gone {
+            // The sender is dropped with the old seat; nothing is ever sent.
+            let _ = gone.await;
+        }
+        Some((seat, found))
+    }
+
+    fn sit(
+        self: &Arc<Self>,
+        identity: Identity,
+        generation: &Arc<str>,
+        terms: Terms,
+    ) -> Option<(Seat, Option<Subscriptions>, Option<oneshot::Receiver<()>>)> {
+        let mut table = self.lock();
+        if table.stopping {
+            return None;
+        }
+        table.connected += 1;
+        let entry = table.entries.entry(identity.clone()).or_default();
+        let found = match entry.kept.take() {
+            Some(kept) if !terms.fresh && kept.generation == *generation => Some(kept.subscriptions),
+            _ => None,
+        };
+        if terms.keep {
+            let subscriptions = found.unwrap_or_default();
+            entry.kept = Some(Kept { generation: Arc::clone(generation), subscriptions });
+        }
+        let chair = Arc::new(Chair::default());
+        let gone = entry.sitting.replace(Arc::clone(&chair)).map(|old| {
+            let (gone, watch) = oneshot::channel();
+            *old.successor.lock().unwrap_or_else(PoisonError::into_inner) = Some(gone);
+            old.order(Order::TakenOver);
+            watch
+        });
+        drop(table);
+        Some((Seat { sessions: Arc::clone(self), identity, chair }, found, gone))
+    }
+
+    /// Tells the connections of a device and of its modules to leave.
+    pub(crate) fn revoke(&self, device: &Arc<str>) {
+        for (_, entry) in of_device(&mut self.lock().entries, device) {
+            if let Some(chair) = &entry.sitting {
+                chair.order(Order::Revoked);
+            }
+        }
+    }
+
+    /// Forgets what the sessions of a device and of its modules kept: the device was deleted.
+    pub(crate) fn forget(&self, device: &Arc<str>) {
+        let mut table = self.lock();
+        let mut empty = Vec::new();
+        for (identity, entry) in of_device(&mut table.entries, device) {
+            entry.kept = None;
+            if entry.sitting.is_none() {
+                empty.push(identity.clone());
+            }
+        }
+        for identity in empty {
+            table.entries.remove(&identity);
+        }
+    }
+
+    /// Tells every connection to leave and lets no new one in.
+    pub(crate) fn stop(&self) {
+        let mut table = self.lock();
+        table.stopping = true;
+        for entry in table.entries.values() {
+            if let Some(chair) = &entry.sitting {
+                chair.order(Order::Stop);
+            }
+        }
+    }
+
+    /// Whether a device itself, not one of its modules, is connected.
+    pub(crate) fn is_connected(&self, device: &str) -> bool {
+        let identity = Identity { device: Arc::from(device), module: None };
+        self.lock().entries.get(&identity).is_some_and(|entry| entry.sitting.is_some())
+    }
+
+    /// Connections that hold a seat, or wait for one.
+    pub(crate) fn connected(&self) -> usize {
+        self.lock().connected
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("connected", &self.connected()).finish_non_exhaustive()
+    }
+}
+
+/// The entries of a device: its own, which sorts first, and those of its modules.
+fn of_device<'a>(
+    entries: &'a mut BTreeMap<Identity, Entry>,
+    device: &Arc<str>,
+) -> impl Iterator<Item = (&'a Identity, &'a mut Entry)> {
+    let first = Identity { device: Arc::clone(device), module: None };
+    let device = Arc::clone(device);
+    entries.range_mut(first..).take_while(move |(identity, _)| identity.device == device)
+}
+
+/// The right of one connection to act for its identity. Dropping it lets a successor in.
+pub(crate) struct Seat {
+    sessions: Arc<Sessions>,
+    identity: Identity,
+    chair: Arc<Chair>,
+}
+
+impl Seat {
+    /// Resolves when the connection has to end. Wakes the task that polled last.
+    pub(crate) fn poll_order(&self, cx: &mut Context<'_>) -> Poll<Order> {
+        self.chair.waker.register(cx.waker());
+        match Order::from_code(self.chair.order.load(Ordering::Acquire)) {
+            Some(order) => Poll::Ready(order),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Keeps new subscriptions, when the session is one that is kept.
+    pub(crate) fn subscribed(&self, subscriptions: Subscriptions) {
+        self.with_kept(|kept| {
+            if let Some(kept) = kept {
+                kept.subscriptions = subscriptions;
+            }
+        });
+    }
+
+    /// Gives up keeping the session.
+    pub(crate) fn do_not_keep(&self) {
+        self.with_kept(|kept| *kept = None);
+    }
+
+    /// Only for who still sits: a successor's session is not touched.
+    fn with_kept(&self, change: impl FnOnce(&mut Option<Kept>)) {
+        if let Some(entry) = self.sessions.lock().entries.get_mut(&self.identity)
+            && entry.sitting.as_ref().is_some_and(|sitting| Arc::ptr_eq(sitting, &self.chair))
+        {
+            change(&mut entry.kept);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = self.sessions.lock();
+        table.connected -= 1;
+        if let btree_map::Entry::Occupied(mut found) = table.entries.entry(self.identity.clone()) {
+            let entry = found.get_mut();
+            if entry.sitting.as_ref().is_some_and(|sitting| Arc::ptr_eq(sitting, &self.chair)) {
+                entry.sitting = None;
+                if entry.kept.is_none() {
+                    found.remove();
+                }
+            }
+        }
+        drop(table);
+        self.chair.successor.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const KEPT: Terms = Terms { fresh: false, keep: true };
+    const CLEAN: Terms = Terms { fresh: true, keep: false };
+
+    fn identity(device: &str, module: Option<&str>) -> Identity {
+        Identity { device: device.into(), module: module.map(Arc::from) }
+    }
+
+    fn generation() -> Arc<str> {
+        "g1".into()
+    }
+
+    async fn order(seat: &Seat) -> Order {
+        poll_fn(|cx| seat.poll_order(cx)).await
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_waits_until_the_old_connection_has_left() {
+        let sessions = Arc::new(Sessions::default());
+        let generation = generation();
+        let (old, _) = sessions.enter(identity("d", None), &generation, CLEAN).await.unwrap();
+        let newcomer = sessions.enter(identity("d", None), &generation, CLEAN);
+        tokio::pin!(newcomer);
+        assert!(newcomer.as_mut().now_or_never().is_none());
+        assert_eq!(order(&old).await, Order::TakenOver);
+        drop(old);
+        assert!(newcomer.as_mut().now_or_never().is_some());
+        assert_eq!(sessions.connected(), 0, "the second seat was dropped with the result");
+    }
+
+    #[tokio::test]
+    async fn three_in_a_row_enter_in_order() {
+        let sessions = Arc::new(Sessions::default());
+        let generation = generation();
+        let (first, _) = sessions.enter(identity("d", None), &generation, CLEAN).await.unwrap();
+        let second = sessions.enter(identity("d", None), &generation, CLEAN);
+        tokio::pin!(second);
+        assert!(second.as_mut().now_or_never().is_none());
+        let third = sessions.enter(identity("d", None), &generation, CLEAN);
+        tokio::pin!(third);
+        assert!(third.as_mut().now_or_never().is_none());
+        drop(first);
+        let (second, _) = second.await.unwrap();
+        assert!(third.as_mut().now_or_never().is_none(), "the second has not left yet");
+        assert_eq!(order(&second).await, Order::TakenOver);
+        drop(second);
+        let (third, _) = third.await.unwrap();
+        assert!(sessions.is_connected("d"));
+        drop(third);
+        assert!(!sessions.is_connected("d"));
+    }
+
+    #[tokio::test]
+    async fn subscriptions_survive_only_where_asked_and_for_the_same_generation() {
+        let sessions = Arc::new(Sessions::default());
+        let wanted = Subscriptions { commands: Some(Assurance::AtLeastOnce), inputs: None };
+        let enter = |terms, generation: &'static str| {
+            let sessions = Arc::clone(&sessions);
+            async move {
+                let generation = Arc::from(generation);
+                sessions.enter(identity("d", None), &generation, terms).await.unwrap()
+            }
+        };
+        let (seat, found) = enter(KEPT, "g1").await;
+        assert_eq!(found, None);
+        seat.subscribed(wanted);
+        drop(seat);
+        let (seat, found) = enter(KEPT, "g1").await;
+        assert_eq!(found, Some(wanted));
+        drop(seat);
+        let (seat, found) = enter(KEPT, "g2").await;
+        assert_eq!(found, None, "the device was deleted and created again");
+        seat.subscribed(wanted);
+        drop(seat);
+        let (seat, found) = enter(CLEAN, "g2").await;
+        assert_eq!(found, None);
+        seat.subscribed(wanted);
+        drop(seat);
+        let (seat, found) = enter(KEPT, "g2").await;
+        assert_eq!(found, None, "a clean session keeps nothing");
+        seat.do_not_keep();
+        drop(seat);
+        assert!(sessions.lock().entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn revoking_reaches_the_device_and_its_modules_and_no_other() {
+        let sessions = Arc::new(Sessions::default());
+        let generation = generation();
+        let mut seats = Vec::new();
+        for (device, module) in [("a", None), ("b", None), ("b", Some("m")), ("bb", None)] {
+            seats.push(sessions.enter(identity(device, module), &generation, KEPT).await.unwrap().0);
+        }
+        sessions.revoke(&"b".into());
+        let mut ordered = Vec::new();
+        for seat in &seats {
+            ordered.push(poll_fn(|cx| seat.poll_order(cx)).now_or_never().is_some());
+        }
+        assert_eq!(ordered, [false, true, true, false]);
+        drop(seats);
+        sessions.forget(&"b".into());
+        assert_eq!(sessions.lock().entries.len(), 2, "a and bb keep their sessions");
+    }
+
+    #[tokio::test]
+    async fn stopping_tells_everyone_and_lets_no_one_in() {
+        let sessions = Arc::new(Sessions::default());
+        let (seat, _) = sessions.enter(identity("d", None), &generation(), KEPT).await.unwrap();
+        sessions.stop();
+        assert_eq!(order(&seat).await, Order::Stop);
+        assert!(sessions.enter(identity("e", None), &generation(), KEPT).await.is_none());
+    }
+}

@@ -1,0 +1,302 @@
+//! MQTT 3.1.1 and 5 on one port: what devices speak. Contract `mqtt.md`.
+//!
+//! An event is acknowledged when it is durable and not before, in the order of the publications. Reading goes on while
+//! commits are under way, up to the bounds in [`Limits`]; then TCP makes the client wait.
+//!
+//! Where the contract leaves a choice:
+//!
+//! - When the hub cannot store (disk full, journal failed) the connection ends, on MQTT 5 with DISCONNECT 131 and
+//!   status `0603` (busy) or `0601` (error), both of which may be repeated. Nothing is ever refused in PUBACK for a
+//!   passing reason: later messages of the lane are already on their way, and storing one of them would make the
+//!   hub's high-water mark pass the refused one.
+//! - PUBACK refuses for good: status `0100` for a message that is not as specified or too large, `0504` for another
+//!   topic.
+//! - On MQTT 5 the events topic of 3.1.1 is accepted beside `$iothub/telemetry`, with the same user properties.
+//! - Clients that offer de-duplication are told a larger Receive Maximum, and a Maximum Packet Size that a message of
+//!   the full size fits into.
+//! - Server Keep Alive is what the client asked for, and 1,140 s when it asked for none or more.
+//! - A will is published when the connection ends in any way but DISCONNECT, takeover included, at once (its delay is
+//!   not kept) and not when the hub stops.
+
+mod connect;
+mod connection;
+mod metrics;
+mod packet;
+mod pipeline;
+mod publish;
+mod session;
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    connect::Refusal,
+    connection::{Connection, Start},
+    metrics::Refused,
+    session::Session,
+};
+use crate::{
+    access::Access,
+    events::Events,
+    limits::{Census, Counted, Limits, Staging},
+    sessions::{Identity, Sessions},
+};
+
+pub(crate) use self::{connect::PeerInfo, metrics::Metrics};
+
+/// The MQTT front: everything its connections share.
+pub(crate) struct Front {
+    access: Access,
+    events: Events,
+    sessions: Arc<Sessions>,
+    limits: Limits,
+    metrics: Metrics,
+    staging: Arc<Staging>,
+    census: Arc<Census>,
+    stopping: CancellationToken,
+}
+
+impl Front {
+    pub(crate) fn new(access: Access, events: Events, sessions: Arc<Sessions>, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            access,
+            events,
+            sessions,
+            metrics: Metrics::default(),
+            staging: Arc::new(Staging::new(limits.staged_bytes)),
+            census: Arc::default(),
+            stopping: CancellationToken::new(),
+            limits,
+        })
+    }
+
+    /// What was counted since the start.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Connections open now.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.census.open()
+    }
+
+    /// Bytes of events that wait for the disk now.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.staging.staged()
+    }
+
+    /// Accepts connections until the front stops.
+    pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, as a rule: others have to end first.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Some(counted) = self.count_in() else { continue };
+            // Acknowledgements are written once per commit; delaying them gains nothing.
+            let _ = stream.set_nodelay(true);
+            let front = Arc::clone(&self);
+            let deadline = Instant::now() + self.limits.first_packet;
+            match tls.clone() {
+                None => {
+                    let peer = PeerInfo { address, certificates: Vec::new(), host: None };
+                    tokio::spawn(front.serve(stream, Box::new(peer), deadline, counted));
+                }
+                Some(tls) => {
+                    tokio::spawn(async move {
+                        if let Some((stream, peer)) =
+                            Box::pin(front.secure(stream, tls, address, deadline)).await
+                        {
+                            front.serve(stream, Box::new(peer), deadline, counted).await;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Serves a client that connected in another way, such as over WebSocket, until its connection ends.
+    pub(crate) async fn serve_connection<S>(self: Arc<Self>, stream: S, peer: PeerInfo)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let Some(counted) = self.count_in() else { return };
+        let deadline = Instant::now() + self.limits.first_packet;
+        self.serve(stream, Box::new(peer), deadline, counted).await;
+    }
+
+    /// Accepts nothing more, lets every connection finish its commits, acknowledge them and say goodbye, and waits
+    /// until all have ended. Cancelling leaves them ending.
+    pub(crate) async fn stop(&self) {
+        self.stopping.cancel();
+        self.sessions.stop();
+        self.census.emptied().await;
+    }
+
+    fn count_in(&self) -> Option<Counted> {
+        let counted = self.census.enter(self.limits.connections);
+        if counted.is_none() {
+            self.metrics.count_refused(Refused::TooMany);
+        }
+        counted
+    }
+
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        tls: TlsAcceptor,
+        address: std::net::SocketAddr,
+        deadline: Instant,
+    ) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, PeerInfo)> {
+        let handshake = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => {
+                self.metrics.count_refused(Refused::Stopping);
+                return None;
+            }
+            handshake = timeout_at(deadline, tls.accept(stream)) => handshake,
+        };
+        match handshake {
+            Ok(Ok(stream)) => {
+                let connection = stream.get_ref().1;
+                let certificates = connection.peer_certificates().unwrap_or_default().to_vec();
+                let host = connection.server_name().map(str::to_owned);
+                Some((stream, PeerInfo { address, certificates, host }))
+            }
+            Ok(Err(error)) => {
+                tracing::info!(peer = %address, %error, "refused: the TLS handshake failed");
+                self.metrics.count_refused(Refused::Malformed);
+                None
+            }
+            Err(_) => {
+                self.metrics.count_refused(Refused::Silent);
+                None
+            }
+        }
+    }
+
+    async fn serve<S>(self: Arc<Self>, stream: S, peer: Box<PeerInfo>, deadline: Instant, counted: Counted)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        // Opening happens once; only the connection itself is held while it idles.
+        if let Some(mut connection) = Box::pin(Arc::clone(&self).open(stream, peer, deadline)).await {
+            connection.run().await;
+        }
+        drop(counted);
+    }
+
+    async fn open<S>(
+        self: Arc<Self>,
+        mut stream: S,
+        peer: Box<PeerInfo>,
+        deadline: Instant,
+    ) -> Option<Box<Connection<S>>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let mut received = BytesMut::new();
+        let first = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Err(Refused::Stopping),
+            first = timeout_at(deadline, self.read_first_packet(&mut stream, &mut received)) => {
+                first.unwrap_or(Err(Refused::Silent))
+            }
+        };
+        let hello = first.and_then(|()| packet::read_hello(&mut received).map_err(|_| Refused::Malformed));
+        let (hello, mut codec) = match hello {
+            Ok(hello) => hello,
+            Err(reason) => {
+                self.metrics.count_refused(reason);
+                return None;
+            }
+        };
+        let now = SystemTime::now();
+        let mut outgoing = BytesMut::new();
+        let admission = match connect::admit(hello, &peer, &self.access, &self.limits, now) {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                self.turn_away(stream, &refusal, codec).await;
+                return None;
+            }
+        };
+        let sender = &admission.sender;
+        let identity = Identity { device: Arc::clone(&sender.device), module: sender.module.clone() };
+        let Some((seat, kept)) = self.sessions.enter(identity, &sender.generation, admission.terms).await
+        else {
+            self.turn_away(stream, &Refusal::stopping(), codec).await;
+            return None;
+        };
+        self.metrics.connects.add(1);
+        admission.write_welcome(kept.is_some(), &mut codec, &mut outgoing);
+        let silence = admission.silence(&self.limits);
+        let expires = admission.sender.expires_at.map(|at| self.ends(at));
+        let session =
+            Session::new(codec.version(), admission, kept.unwrap_or_default(), self.limits.message_bytes);
+        let start = Start { codec, session, seat, outgoing, received, silence, expires };
+        Some(Box::new(Connection::new(stream, self, start)))
+    }
+
+    async fn read_first_packet<S>(&self, stream: &mut S, received: &mut BytesMut) -> Result<(), Refused>
+    where
+        S: AsyncRead + Unpin,
+    {
+        loop {
+            match packet::packet_bytes(received).map_err(|_| Refused::Malformed)? {
+                Some(bytes) if bytes > self.limits.connect_bytes => return Err(Refused::Malformed),
+                Some(bytes) if bytes <= received.len() => return Ok(()),
+                _ => {}
+            }
+            if stream.read_buf(received).await.unwrap_or(0) == 0 {
+                return Err(Refused::Silent);
+            }
+        }
+    }
+
+    /// Sends CONNACK with the reason and closes.
+    async fn turn_away<S>(&self, mut stream: S, refusal: &Refusal, mut codec: packet::Codec)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.metrics.count_refused(refusal.reason);
+        let mut answer = BytesMut::new();
+        refusal.write(&mut codec, &mut answer);
+        let said = async {
+            stream.write_all(&answer).await?;
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        // In vain when the other side is gone: it was to go anyway.
+        let _: Result<io::Result<u64>, _> = timeout(self.limits.closing, said).await;
+    }
+
+    /// When a connection whose credentials end at `at` has to end.
+    fn ends(&self, at: SystemTime) -> Instant {
+        let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+        let now = Instant::now();
+        now.checked_add(left.saturating_add(self.limits.token_grace))
+            .unwrap_or(now + Duration::from_secs(1 << 32))
+    }
+}

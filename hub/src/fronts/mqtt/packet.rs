@@ -1,0 +1,414 @@
+//! Packets of both MQTT versions in one shape: bytes in, [`Packet`] out; [`Reply`] in, bytes out.
+//!
+//! The codec is given whole packets only, so that what a client merely announces never makes the hub reserve memory.
+
+use std::{
+    fmt::{self, Write as _},
+    num::NonZeroU16,
+};
+
+use bytes::{BufMut, BytesMut};
+use bytestring::ByteString;
+use rmqtt_codec::{
+    error::DecodeError,
+    types::{Publish, QoS},
+    v3, v5,
+};
+use tokio_util::codec::{Decoder, Encoder};
+use whimbrel::wire::v5::{self as names, Place, Status};
+
+/// A version of MQTT the hub speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// 3.1.1.
+    V3,
+    /// 5.
+    V5,
+}
+
+/// What arrived is not MQTT as the specification has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+impl From<DecodeError> for Malformed {
+    fn from(_: DecodeError) -> Self {
+        Self
+    }
+}
+
+/// Bytes of the first packet in `bytes`, fixed header included; `None` until the header is complete.
+pub(crate) fn packet_bytes(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    let mut remaining = 0_usize;
+    for (index, byte) in bytes.iter().skip(1).take(4).enumerate() {
+        remaining |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some(remaining + index + 2));
+        }
+    }
+    if bytes.len() > 4 { Err(Malformed) } else { Ok(None) }
+}
+
+/// A client's first packet.
+#[derive(Debug)]
+pub(crate) enum Hello {
+    /// MQTT 3.1.1.
+    V3(Box<v3::Connect>),
+    /// MQTT 5.
+    V5(Box<v5::Connect>),
+    /// A CONNECT of another version.
+    OtherVersion,
+    /// A CONNECT without a client id that asks for a kept session.
+    NoClientId,
+}
+
+/// Takes the CONNECT packet that `buffer` starts with, as [`packet_bytes`] found. The codec is the one to go on with.
+pub(crate) fn read_hello(buffer: &mut BytesMut) -> Result<(Hello, Codec), Malformed> {
+    match version(buffer)? {
+        None => Ok((Hello::OtherVersion, Codec::V3(v3::Codec::new(0)))),
+        Some(Version::V3) => {
+            let mut codec = v3::Codec::new(0);
+            let hello = match codec.decode(buffer) {
+                Ok(Some((v3::Packet::Connect(connect), _))) => Hello::V3(connect),
+                Err(DecodeError::InvalidClientId) => Hello::NoClientId,
+                _ => return Err(Malformed),
+            };
+            Ok((hello, Codec::V3(codec)))
+        }
+        Some(Version::V5) => {
+            let mut codec = v5::Codec::new(0, 0);
+            let hello = match codec.decode(buffer) {
+                Ok(Some((v5::Packet::Connect(connect), _))) => Hello::V5(connect),
+                // A new codec: this one stopped in the middle of a packet.
+                Err(DecodeError::InvalidClientId) => {
+                    return Ok((Hello::NoClientId, Codec::V5(v5::Codec::new(0, 0))));
+                }
+                _ => return Err(Malformed),
+            };
+            Ok((hello, Codec::V5(codec)))
+        }
+    }
+}
+
+/// Version of a CONNECT packet by its protocol name and level; `None` for one the hub does not speak.
+fn version(packet: &[u8]) -> Result<Option<Version>, Malformed> {
+    const CONNECT: u8 = 0x10;
+    if packet.first() != Some(&CONNECT) {
+        return Err(Malformed);
+    }
+    let header = 1 + packet.iter().skip(1).take_while(|byte| *byte & 0x80 != 0).count() + 1;
+    let body = packet.get(header..).ok_or(Malformed)?;
+    if let Some(rest) = body.strip_prefix(b"\0\x04MQTT") {
+        return match rest.first() {
+            Some(4) => Ok(Some(Version::V3)),
+            Some(5) => Ok(Some(Version::V5)),
+            Some(_) => Ok(None),
+            None => Err(Malformed),
+        };
+    }
+    if body.starts_with(b"\0\x06MQIsdp") { Ok(None) } else { Err(Malformed) }
+}
+
+/// A packet from a client after its CONNECT.
+#[derive(Debug)]
+pub(crate) enum Packet {
+    /// PUBLISH; with properties on MQTT 5.
+    Publish(Box<Publish>),
+    /// SUBSCRIBE.
+    Subscribe {
+        /// To be echoed.
+        id: NonZeroU16,
+        /// Filters and the wanted quality of service.
+        filters: Vec<(ByteString, QoS)>,
+        /// Whether it carried a subscription identifier.
+        identified: bool,
+    },
+    /// UNSUBSCRIBE.
+    Unsubscribe {
+        /// To be echoed.
+        id: NonZeroU16,
+        /// Filters.
+        filters: Vec<ByteString>,
+    },
+    /// PINGREQ.
+    Ping,
+    /// DISCONNECT.
+    Disconnect {
+        /// Whether the client asks for its will to be published.
+        with_will: bool,
+        /// New session expiry interval, seconds.
+        session_expiry: Option<u32>,
+    },
+    /// AUTH.
+    Auth(Box<v5::Auth>),
+    /// PUBACK of something the hub sent.
+    Acknowledge,
+    /// CONNECT again, or a packet only a server may send.
+    Forbidden,
+}
+
+/// Reads and writes the packets of one connection.
+#[derive(Debug)]
+pub(crate) enum Codec {
+    /// MQTT 3.1.1.
+    V3(v3::Codec),
+    /// MQTT 5.
+    V5(v5::Codec),
+}
+
+impl Codec {
+    /// The version it speaks.
+    pub(crate) fn version(&self) -> Version {
+        match self {
+            Self::V3(_) => Version::V3,
+            Self::V5(_) => Version::V5,
+        }
+    }
+
+    /// Takes the whole packet that `buffer` starts with, as [`packet_bytes`] found.
+    pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Result<Packet, Malformed> {
+        match self {
+            Self::V3(codec) => {
+                let (packet, _) = codec.decode(buffer)?.ok_or(Malformed)?;
+                Ok(from_v3(packet))
+            }
+            Self::V5(codec) => {
+                let (packet, _) = codec.decode(buffer)?.ok_or(Malformed)?;
+                Ok(from_v5(packet))
+            }
+        }
+    }
+}
+
+fn from_v3(packet: v3::Packet) -> Packet {
+    match packet {
+        v3::Packet::Publish(publish) => Packet::Publish(publish),
+        v3::Packet::Subscribe { packet_id, topic_filters } => {
+            Packet::Subscribe { id: packet_id, filters: topic_filters, identified: false }
+        }
+        v3::Packet::Unsubscribe { packet_id, topic_filters } => {
+            Packet::Unsubscribe { id: packet_id, filters: topic_filters }
+        }
+        v3::Packet::PingRequest => Packet::Ping,
+        v3::Packet::Disconnect => Packet::Disconnect { with_will: false, session_expiry: None },
+        v3::Packet::PublishAck { .. } => Packet::Acknowledge,
+        _ => Packet::Forbidden,
+    }
+}
+
+fn from_v5(packet: v5::Packet) -> Packet {
+    match packet {
+        v5::Packet::Publish(publish) => Packet::Publish(publish),
+        v5::Packet::Subscribe(subscribe) => Packet::Subscribe {
+            id: subscribe.packet_id,
+            identified: subscribe.id.is_some(),
+            filters: subscribe
+                .topic_filters
+                .into_iter()
+                .map(|(filter, options)| (filter, options.qos))
+                .collect(),
+        },
+        v5::Packet::Unsubscribe(unsubscribe) => {
+            Packet::Unsubscribe { id: unsubscribe.packet_id, filters: unsubscribe.topic_filters }
+        }
+        v5::Packet::PingRequest => Packet::Ping,
+        v5::Packet::Disconnect(disconnect) => Packet::Disconnect {
+            // Every reason but 0 is an end the client calls abnormal.
+            with_will: disconnect.reason_code != v5::DisconnectReasonCode::NormalDisconnection,
+            session_expiry: disconnect.session_expiry_interval_secs,
+        },
+        v5::Packet::Auth(auth) => Packet::Auth(Box::new(auth)),
+        v5::Packet::PublishAck(_) => Packet::Acknowledge,
+        _ => Packet::Forbidden,
+    }
+}
+
+/// How a publication is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is stored; on MQTT 5 with the place, for clients that asked for places.
+    Stored(Option<Place>),
+    /// It is refused; on MQTT 5 only.
+    Refused(Status, &'static str),
+}
+
+/// Writes PUBACK. By hand: it is the packet the hub sends most.
+pub(crate) fn write_acknowledgement(id: NonZeroU16, answer: Answer, out: &mut BytesMut) {
+    const ACKNOWLEDGEMENT: u8 = 0x40;
+    let reason = match answer {
+        Answer::Stored(None) => {
+            out.put_slice(&[ACKNOWLEDGEMENT, 2]);
+            out.put_u16(id.get());
+            return;
+        }
+        Answer::Stored(Some(_)) => 0,
+        Answer::Refused(status, _) => status.reason(),
+    };
+    let start = out.len();
+    out.put_slice(&[ACKNOWLEDGEMENT, 0]);
+    out.put_u16(id.get());
+    out.put_slice(&[reason, 0]);
+    let content = out.len();
+    match answer {
+        Answer::Stored(Some(place)) => write_user_property(names::PLACE, format_args!("{place}"), out),
+        Answer::Stored(None) => {}
+        Answer::Refused(status, reason) => {
+            write_user_property(names::STATUS, format_args!("{status}"), out);
+            write_user_property(names::REASON, format_args!("{reason}"), out);
+        }
+    }
+    // The texts are short: one byte holds each length.
+    let length = out.len() - content;
+    debug_assert!(length < 124, "properties of an acknowledgement must stay short");
+    set_byte(out, start + 1, length + 4);
+    set_byte(out, content - 1, length);
+}
+
+fn write_user_property(name: &str, value: fmt::Arguments<'_>, out: &mut BytesMut) {
+    const USER_PROPERTY: u8 = 0x26;
+    out.put_u8(USER_PROPERTY);
+    out.put_slice(&[0, u8::try_from(name.len()).unwrap_or(u8::MAX)]);
+    out.put_slice(name.as_bytes());
+    out.put_slice(&[0, 0]);
+    let start = out.len();
+    // Writing into memory cannot fail.
+    let _ = out.write_fmt(value);
+    set_byte(out, start - 1, out.len() - start);
+}
+
+fn set_byte(out: &mut BytesMut, index: usize, value: usize) {
+    if let Some(byte) = out.get_mut(index) {
+        *byte = u8::try_from(value).unwrap_or(u8::MAX);
+    }
+}
+
+/// How a filter of SUBSCRIBE is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// With this quality of service.
+    Yes(QoS),
+    /// Refused; on MQTT 5 with this reason.
+    No(v5::SubscribeAckReason),
+}
+
+/// What the hub says besides acknowledging publications.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// SUBACK.
+    Subscribed(NonZeroU16, Vec<Granted>),
+    /// UNSUBACK; for each filter, whether there was such a subscription.
+    Unsubscribed(NonZeroU16, Vec<bool>),
+    /// PINGRESP.
+    Pong,
+    /// AUTH after re-authentication, with the method; MQTT 5 only.
+    Reauthenticated(ByteString),
+    /// DISCONNECT; nothing on 3.1.1, which has no such packet.
+    Disconnect(v5::DisconnectReasonCode, Option<Status>, &'static str),
+}
+
+impl Codec {
+    /// Writes a reply. One that does not fit into what the client accepts is left out, as the specification has it.
+    pub(crate) fn write(&mut self, reply: Reply, out: &mut BytesMut) {
+        let before = out.len();
+        let written = match self {
+            Self::V3(codec) => match to_v3(reply) {
+                Some(packet) => codec.encode(packet, out),
+                None => Ok(()),
+            },
+            Self::V5(codec) => codec.encode(to_v5(reply), out),
+        };
+        if written.is_err() {
+            out.truncate(before);
+        }
+    }
+
+    /// Writes CONNACK for MQTT 3.1.1.
+    pub(crate) fn write_welcome_v3(code: v3::ConnectAckReason, session_present: bool, out: &mut BytesMut) {
+        out.put_slice(&[0x20, 2, u8::from(session_present), code.into()]);
+    }
+
+    /// Writes CONNACK for MQTT 5.
+    pub(crate) fn write_welcome_v5(&mut self, welcome: v5::ConnectAck, out: &mut BytesMut) {
+        if let Self::V5(codec) = self {
+            let before = out.len();
+            if codec.encode(v5::Packet::ConnectAck(Box::new(welcome)), out).is_err() {
+                out.truncate(before);
+            }
+        }
+    }
+
+    /// Bounds what is written to what an MQTT 5 client said it accepts.
+    pub(crate) fn accept_up_to(&mut self, packet_bytes: u32) {
+        if let Self::V5(codec) = self {
+            codec.set_max_outbound_size(packet_bytes);
+        }
+    }
+}
+
+fn to_v3(reply: Reply) -> Option<v3::Packet> {
+    Some(match reply {
+        Reply::Subscribed(packet_id, granted) => v3::Packet::SubscribeAck {
+            packet_id,
+            status: granted
+                .into_iter()
+                .map(|granted| match granted {
+                    Granted::Yes(qos) => v3::SubscribeReturnCode::Success(qos),
+                    Granted::No(_) => v3::SubscribeReturnCode::Failure,
+                })
+                .collect(),
+        },
+        Reply::Unsubscribed(packet_id, _) => v3::Packet::UnsubscribeAck { packet_id },
+        Reply::Pong => v3::Packet::PingResponse,
+        Reply::Reauthenticated(_) | Reply::Disconnect(..) => return None,
+    })
+}
+
+fn to_v5(reply: Reply) -> v5::Packet {
+    match reply {
+        Reply::Subscribed(packet_id, granted) => v5::Packet::SubscribeAck(v5::SubscribeAck {
+            packet_id,
+            properties: Vec::new(),
+            reason_string: None,
+            status: granted
+                .into_iter()
+                .map(|granted| match granted {
+                    Granted::Yes(QoS::AtMostOnce) => v5::SubscribeAckReason::GrantedQos0,
+                    Granted::Yes(_) => v5::SubscribeAckReason::GrantedQos1,
+                    Granted::No(reason) => reason,
+                })
+                .collect(),
+        }),
+        Reply::Unsubscribed(packet_id, found) => v5::Packet::UnsubscribeAck(v5::UnsubscribeAck {
+            packet_id,
+            properties: Vec::new(),
+            reason_string: None,
+            status: found
+                .into_iter()
+                .map(|found| match found {
+                    true => v5::UnsubscribeAckReason::Success,
+                    false => v5::UnsubscribeAckReason::NoSubscriptionExisted,
+                })
+                .collect(),
+        }),
+        Reply::Pong => v5::Packet::PingResponse,
+        Reply::Reauthenticated(method) => v5::Packet::Auth(v5::Auth {
+            reason_code: v5::AuthReasonCode::Success,
+            auth_method: Some(method),
+            auth_data: None,
+            reason_string: None,
+            user_properties: Vec::new(),
+        }),
+        Reply::Disconnect(code, status, reason) => {
+            let mut disconnect = v5::Disconnect::new(code);
+            let mut property = |name: &'static str, value: ByteString| {
+                disconnect.user_properties.push((name.into(), value));
+            };
+            if let Some(status) = status {
+                property(names::STATUS, status.to_string().into());
+            }
+            if !reason.is_empty() {
+                property(names::REASON, reason.into());
+            }
+            v5::Packet::Disconnect(disconnect)
+        }
+    }
+}
