@@ -1,0 +1,142 @@
+//! A device of the demo: a process of its own that measures this machine and is killed on the way.
+
+use std::{io::Write as _, path::PathBuf, time::Duration};
+
+use clap::Args;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use whimbrel::{ConnectionState, DeviceClient, DeviceOptions, Lane, Message};
+
+use super::{
+    measure::{Measurement, Meter},
+    protocol::{Id, Said, Standing},
+};
+
+/// The variable with the connection string: other users of the machine can read arguments.
+pub(super) const CONNECTION_STRING: &str = "WHIMBREL_DEMO_DEVICE";
+/// What the parent writes to end a device in good order. The end of the input alone means that the parent is gone.
+pub(super) const END: &str = "end";
+
+/// Time between two readings of all measurements.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Longest wait for the hub at the end.
+const FLUSH: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    #[arg(long)]
+    server: String,
+    #[arg(long)]
+    ca: PathBuf,
+    #[arg(long)]
+    outbox: PathBuf,
+    #[arg(long)]
+    life: u32,
+}
+
+pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let connection_string = std::env::var(CONNECTION_STRING)?;
+    let device = DeviceClient::open(
+        DeviceOptions::from_connection_string(&connection_string)?
+            .server(options.server)
+            .ca_file(options.ca)
+            .outbox_dir(options.outbox)
+            // A demo of seconds cannot wait for a minute; a fleet should.
+            .backoff(Duration::from_millis(50), Duration::from_millis(500)),
+    )
+    .await?;
+    let mut parent = parent();
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut meter = Meter::new();
+    let mut ids = Ids { life: options.life, next: [1, 1] };
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let (ids, messages) = messages(&mut meter, &mut ids)?;
+                device.send_all(messages).await?;
+                say(&Said::Accepted(ids))?;
+                say(&Said::Standing(standing(&device)))?;
+            }
+            line = parent.recv() => match line.as_deref() {
+                Some(END) => break,
+                Some(_) => {}
+                None => return Ok(()),
+            },
+        }
+    }
+    device.flush(FLUSH).await?;
+    device.close().await?;
+    say(&Said::Ended(standing(&device)))?;
+    Ok(())
+}
+
+/// Numbers for messages.
+struct Ids {
+    life: u32,
+    next: [u64; 2],
+}
+
+impl Ids {
+    fn next(&mut self, lane: Lane) -> Id {
+        let [telemetry, alerts] = &mut self.next;
+        let next = if lane == Lane::Alert { alerts } else { telemetry };
+        let id = Id { lane, life: self.life, number: *next };
+        *next += 1;
+        id
+    }
+}
+
+fn messages(meter: &mut Meter, ids: &mut Ids) -> Result<(Vec<Id>, Vec<Message>), serde_json::Error> {
+    let (measurements, alerts) = meter.read();
+    let measurements = measurements.iter().map(|measurement| (Lane::Telemetry, measurement));
+    let alerts = alerts.iter().map(|alert| (Lane::Alert, alert));
+    measurements
+        .chain(alerts)
+        .map(|(lane, measurement)| {
+            let id = ids.next(lane);
+            Ok((id, message(id, measurement)?))
+        })
+        .collect()
+}
+
+fn message(id: Id, measurement: &Measurement) -> Result<Message, serde_json::Error> {
+    Ok(Message::in_lane(id.lane, serde_json::to_vec(measurement)?)
+        .message_id(id.to_string())
+        .content_type("application/json")
+        .content_encoding("utf-8")
+        .property("measure", &measurement.measure))
+}
+
+fn standing(device: &DeviceClient) -> Standing {
+    let link = match &*device.connection().borrow() {
+        ConnectionState::Connected => "connected",
+        ConnectionState::Connecting => "connecting",
+        ConnectionState::Unauthorized { .. } => "refused",
+        ConnectionState::Closed => "closed",
+        _ => "offline",
+    };
+    Standing::new(link.to_owned(), &device.counters())
+}
+
+/// Says it in one write, so that a kill leaves a whole line or a torn last one.
+fn say(said: &Said) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(said)?;
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+/// The lines the parent writes, until its end of the pipe is gone.
+fn parent() -> mpsc::Receiver<String> {
+    let (send, receive) = mpsc::channel(1);
+    // A thread, because a read of standard input cannot be called off when the program wants to end.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if send.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receive
+}
