@@ -13,9 +13,8 @@ const FILES: &[(&str, &[&str])] =
 
 /// Writes every file that is not current, or with `check` only says so. Whether all of them are current now.
 pub(crate) fn run(check: bool) -> io::Result<bool> {
-    let mut build = shell::cargo();
-    build.args(["build", "--locked", "--package", "whimbrel-cli"]).current_dir(workspace::root());
-    let program = crate::test::built(&mut build, "whimbrel")?;
+    let program =
+        crate::test::whimbrel()?.ok_or_else(|| io::Error::other("the command line does not build"))?;
     let mut current = true;
     for (file, arguments) in FILES {
         let (good, text) = shell::output(Command::new(&program).args(*arguments))?;

@@ -22,15 +22,6 @@ pub(crate) struct Package {
     pub(crate) version: String,
     pub(crate) licence: Option<String>,
     pub(crate) folder: PathBuf,
-    pub(crate) targets: Vec<Target>,
-}
-
-/// Something cargo can build in a package.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) name: String,
-    /// `lib`, `bin`, `test`, `example`, …
-    pub(crate) kind: String,
 }
 
 impl Package {
@@ -41,10 +32,6 @@ impl Package {
             .components()
             .next()
             .map_or_else(|| self.name.clone(), |part| part.as_os_str().to_string_lossy().into_owned())
-    }
-
-    pub(crate) fn has(&self, kind: &str) -> bool {
-        self.targets.iter().any(|target| target.kind == kind)
     }
 }
 
@@ -65,20 +52,10 @@ pub(crate) fn packages() -> io::Result<Vec<(Package, bool)>> {
                 .parent()
                 .map(Path::to_path_buf)
                 .unwrap_or_default();
-            let targets = list(package, "targets")
-                .map(|target| Target {
-                    name: text_of(target, "name"),
-                    kind: list(target, "kind")
-                        .filter_map(Value::as_str)
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
-                })
-                .collect();
             let member = members.contains(&id.as_str());
             let licence = package.get("license").and_then(Value::as_str).map(str::to_owned);
             let (name, version) = (text_of(package, "name"), text_of(package, "version"));
-            (Package { id, name, version, licence, folder, targets }, member)
+            (Package { id, name, version, licence, folder }, member)
         })
         .collect())
 }

@@ -18,8 +18,17 @@ use crate::{
     workspace::{self, Package},
 };
 
+/// What the parts run.
+pub(super) struct Built {
+    tests: Vec<Program>,
+    /// The command line.
+    pub(super) whimbrel: PathBuf,
+    /// The programs of `examples/`.
+    pub(super) examples: Vec<PathBuf>,
+}
+
 /// A test program.
-pub(super) struct Program {
+struct Program {
     /// Id of the package it tests.
     package: String,
     /// Name of the cargo target it was made from.
@@ -29,35 +38,28 @@ pub(super) struct Program {
     file: PathBuf,
 }
 
-/// Builds everything; `None` when something does not compile, which cargo has shown by then.
-pub(super) fn build() -> io::Result<Option<(Vec<Program>, PathBuf)>> {
-    let mut cargo = shell::cargo();
-    cargo
-        .args(["test", "--locked", "--workspace", "--all-features", "--no-run"])
-        .current_dir(workspace::root());
-    let Some(artifacts) = artifacts(&mut cargo)? else { return Ok(None) };
-    let whimbrel = artifacts
-        .iter()
-        .find(|artifact| !artifact.test && artifact.target == "whimbrel" && artifact.kind == "bin");
-    let whimbrel = whimbrel.map(|artifact| artifact.file.clone());
-    let programs = artifacts
+/// Builds everything the parts run; `None` when something does not compile, which cargo has shown by then.
+pub(super) fn build() -> io::Result<Option<Built>> {
+    // The same selection and features each time: otherwise cargo builds dependencies once more.
+    let Some(built) = artifacts(&["build", "--bins", "--examples"])? else { return Ok(None) };
+    let Some(tests) = artifacts(&["test", "--no-run"])? else { return Ok(None) };
+    let whimbrel = built.iter().find(|artifact| artifact.is_program("whimbrel"));
+    let whimbrel = whimbrel.ok_or_else(|| io::Error::other("cargo built no program whimbrel"))?.file.clone();
+    let tests = tests
         .into_iter()
         .filter(|artifact| artifact.test)
         .map(|Artifact { package, target, kind, file, .. }| Program { package, target, kind, file })
         .collect();
-    match whimbrel {
-        Some(whimbrel) => Ok(Some((programs, whimbrel))),
-        None => Err(io::Error::other("cargo did not say where it built the program whimbrel")),
-    }
+    let examples = built.into_iter().filter(|artifact| artifact.package.contains("/examples/"));
+    Ok(Some(Built { tests, whimbrel, examples: examples.map(|artifact| artifact.file).collect() }))
 }
 
-/// Runs a `cargo build` and tells where the program `name` is.
-pub(crate) fn built(build: &mut Command, name: &str) -> io::Result<PathBuf> {
-    let artifacts = artifacts(build)?.ok_or_else(|| io::Error::other("the build failed"))?;
-    let found = artifacts.into_iter().find(|artifact| artifact.kind == "bin" && artifact.target == name);
-    found
-        .map(|artifact| artifact.file)
-        .ok_or_else(|| io::Error::other(format!("cargo built no program {name}")))
+/// Builds the command line and tells where it is; `None` when it does not compile.
+pub(crate) fn whimbrel() -> io::Result<Option<PathBuf>> {
+    let built = artifacts(&["build", "--bins"])?;
+    Ok(built
+        .and_then(|built| built.into_iter().find(|artifact| artifact.is_program("whimbrel")))
+        .map(|it| it.file))
 }
 
 /// Part of a package: its unit tests and those integration tests that are no part of their own.
@@ -92,18 +94,10 @@ pub(super) fn disk_full(ground: &Ground, name: &str) -> io::Result<Tally> {
 }
 
 /// Part `docs`.
-pub(super) fn doc_tests(ground: &Ground, _: &str) -> io::Result<Tally> {
-    let mut tally = Tally::default();
-    for member in ground.members.iter().filter(|member| member.has("lib")) {
-        let mut cargo = shell::cargo();
-        cargo.args(["test", "--locked", "--doc", "--all-features", "--package", &member.name]);
-        tally.add(run(
-            &format!("documentation of {}", member.name),
-            cargo.current_dir(workspace::root()),
-            false,
-        )?);
-    }
-    Ok(tally)
+pub(super) fn doc_tests(_: &Ground, name: &str) -> io::Result<Tally> {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--locked", "--workspace", "--all-features", "--doc"]).current_dir(workspace::root());
+    run(name, &mut cargo, true)
 }
 
 /// The part that an integration test is run in, where that is not its package's.
@@ -127,8 +121,11 @@ fn programs_in(
 ) -> io::Result<Tally> {
     let mut tally = Tally::default();
     for member in &ground.members {
-        for program in
-            ground.programs.iter().filter(|program| program.package == member.id && wanted(member, program))
+        for program in ground
+            .built
+            .tests
+            .iter()
+            .filter(|program| program.package == member.id && wanted(member, program))
         {
             let mut command = match namespace {
                 None => Command::new(&program.file),
@@ -208,9 +205,19 @@ struct Artifact {
     file: PathBuf,
 }
 
-/// Runs cargo, whose progress goes to the terminal, and collects the programs it built. `None` when the build failed.
-fn artifacts(cargo: &mut Command) -> io::Result<Option<Vec<Artifact>>> {
-    let mut child = cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped()).spawn()?;
+impl Artifact {
+    fn is_program(&self, name: &str) -> bool {
+        !self.test && self.kind == "bin" && self.target == name
+    }
+}
+
+/// Runs cargo for the whole workspace, with its progress going to the terminal, and collects the programs it built. `None`
+/// when the build failed.
+fn artifacts(arguments: &[&str]) -> io::Result<Option<Vec<Artifact>>> {
+    let mut cargo = shell::cargo();
+    cargo.args(arguments).args(["--locked", "--workspace", "--all-features"]);
+    cargo.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
+    let mut child = cargo.stdout(Stdio::piped()).spawn()?;
     let mut artifacts = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {

@@ -6,13 +6,12 @@ mod programs;
 
 use std::{
     io,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 
-pub(crate) use cargo::built;
+pub(crate) use cargo::whimbrel;
 
 use crate::{
     shell::say,
@@ -36,10 +35,7 @@ pub(crate) struct Options {
 /// What the parts work with.
 struct Ground {
     members: Vec<Package>,
-    /// Test programs, built.
-    programs: Vec<cargo::Program>,
-    /// The command line, built.
-    whimbrel: PathBuf,
+    built: cargo::Built,
 }
 
 /// A part: its name, what it is, how it runs.
@@ -63,11 +59,11 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     say("building all tests and programs (the first time takes minutes)");
     let started = Instant::now();
     let mut table = Table::default();
-    let Some((programs, whimbrel)) = cargo::build()? else {
+    let Some(built) = cargo::build()? else {
         table.add("build", started.elapsed(), Tally::fail());
         return Ok(table.print("part", options.all));
     };
-    let ground = Ground { members, programs, whimbrel };
+    let ground = Ground { members, built };
     for part in parts.iter().filter(|part| options.part.is_empty() || options.part.contains(&part.name)) {
         say(format!("{}: {}", part.name, part.about));
         let started = Instant::now();

@@ -14,7 +14,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         Err(why) => return Ok(Tally::skip(why)),
     };
     let mosquitto = needs::program("mosquitto_pub", "mosquitto-clients");
-    let mut command = peers(&python, &folder, &ground.whimbrel);
+    let mut command = peers(&python, &folder, &ground.built.whimbrel);
     if let Ok(program) = &mosquitto {
         command.arg("--mosquitto-pub").arg(program);
     }

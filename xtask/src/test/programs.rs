@@ -3,29 +3,21 @@
 use std::{io, process::Command, time::Duration};
 
 use super::Ground;
-use crate::{shell, tally::Tally, workspace};
+use crate::{shell, tally::Tally};
 
-/// Runs every program of `examples/rust` to its end.
+/// Runs every program of `examples/` to its end.
 pub(super) fn examples(ground: &Ground, _: &str) -> io::Result<Tally> {
     let mut tally = Tally::default();
-    for member in ground.members.iter().filter(|member| member.short_name() == "examples") {
-        for target in member.targets.iter().filter(|target| matches!(target.kind.as_str(), "bin" | "example"))
-        {
-            let mut cargo = shell::cargo();
-            cargo.args(["run", "--locked", "--quiet", "--package", &member.name]);
-            cargo.args([format!("--{}", target.kind), target.name.clone()]).current_dir(workspace::root());
-            tally.add(to_the_end(&target.name, &mut cargo, Duration::from_secs(180))?);
-        }
+    for program in &ground.built.examples {
+        let name = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        tally.add(to_the_end(&name, &mut Command::new(program), Duration::from_secs(120))?);
     }
-    if tally.passed + tally.failed == 0 {
-        return Ok(Tally::skip("there is no example"));
-    }
-    Ok(tally)
+    Ok(if ground.built.examples.is_empty() { Tally::skip("there is no example") } else { tally })
 }
 
 /// Runs the demo, which judges itself.
 pub(super) fn demo(ground: &Ground, _: &str) -> io::Result<Tally> {
-    let mut demo = Command::new(&ground.whimbrel);
+    let mut demo = Command::new(&ground.built.whimbrel);
     demo.args(["demo", "--seconds", "12", "--devices", "3"]);
     to_the_end("whimbrel demo", &mut demo, Duration::from_secs(180))
 }
