@@ -53,9 +53,12 @@ struct Batch {
 
 enum Link<C> {
     Down,
-    Connecting(Pin<Box<dyn Future<Output = Result<(C, Greeting)>> + Send>>),
+    Connecting(Attempt<C>),
     Up(C),
 }
+
+/// A connection in the making.
+type Attempt<C> = Pin<Box<dyn Future<Output = Result<(C, Greeting)>> + Send>>;
 
 /// What woke the task.
 enum Event<C> {

@@ -1,6 +1,7 @@
 //! A server that does what a test says, and nothing by itself.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
