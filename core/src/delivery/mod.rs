@@ -11,6 +11,8 @@
 
 mod backoff;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::{

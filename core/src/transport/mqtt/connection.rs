@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    HUNG_UP, Version,
+    HUNG_UP,
     frame::{self, Frame, kind},
     slots::Slots,
     v3, v5,
@@ -64,14 +65,8 @@ pub(super) struct Hello {
     pub(super) packet: BytesMut,
     /// How long until the credentials have to be renewed, where they can be.
     pub(super) renew_in: Option<Duration>,
-    /// How to write messages once we are in.
-    pub(super) publisher: Publisher,
-}
-
-/// What messages are written with, made before it is known what the server can do.
-pub(super) enum Publisher {
-    V3(v3::Codec),
-    V5,
+    /// How messages are written once we are in; on MQTT 5 that depends on the server's answer.
+    pub(super) v3: Option<v3::Codec>,
 }
 
 /// Notices a silent connection: by half of the keep-alive time something must have come in, or the server is asked;
@@ -94,7 +89,6 @@ impl Pulse {
 impl MqttConnection {
     pub(super) async fn open(
         mut stream: Box<dyn Stream>,
-        version: Version,
         hello: Hello,
         window: usize,
         keep_alive: Duration,
@@ -105,20 +99,23 @@ impl MqttConnection {
 
         let mut input = BytesMut::new();
         while frame::first(&input)?.is_none() {
-            if stream.read_buf(&mut input).await.map_err(lost)? == 0 {
-                return Err(unreachable(HUNG_UP));
+            match stream.read_buf(&mut input).await {
+                Ok(0) => return Err(unreachable(HUNG_UP)),
+                Ok(_) => {}
+                Err(error) if is_hang_up(&error) => return Err(unreachable(HUNG_UP).caused_by(error)),
+                Err(error) => return Err(lost(error)),
             }
         }
         let Some(frame) = frame::first(&input)? else { return Err(unreachable(HUNG_UP)) };
         if frame.first != kind::CONNACK {
             return Err(frame::violation("the server's first packet was not CONNACK [MQTT-3.2.0-1]"));
         }
-        let (codec, receive_maximum, keep_alive) = match (version, hello.publisher) {
-            (Version::V3, Publisher::V3(codec)) => {
+        let (codec, receive_maximum, keep_alive) = match hello.v3 {
+            Some(codec) => {
                 v3::welcome(frame.body)?;
                 (Codec::V3(codec), u16::MAX, keep_alive)
             }
-            _ => {
+            None => {
                 let welcome = v5::welcome(&frame)?;
                 (Codec::V5(welcome.codec), welcome.receive_maximum, welcome.keep_alive.unwrap_or(keep_alive))
             }
@@ -238,7 +235,8 @@ impl MqttConnection {
             let (sent, received) = (pulse.sent, pulse.received);
             (pulse.sent, pulse.received) = (false, false);
             pulse.timer.as_mut().reset(Instant::now() + pulse.half);
-            if received {
+            // On a slow link the answer waits behind what is being written; as long as that moves, somebody is there.
+            if received || (sent && !self.output.is_empty()) {
                 pulse.asked = false;
             }
             if pulse.asked {
@@ -258,6 +256,14 @@ impl MqttConnection {
         self.failed.get_or_insert(error);
         self.output.clear();
     }
+}
+
+/// Whether the other side ended the connection, in good order or not.
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn take_frame(codec: &Codec, slots: &mut Slots, frame: Frame<'_>, answers: &mut Vec<Answer>) -> Result<()> {

@@ -109,7 +109,7 @@ impl MqttTransport {
             Version::V3 => v3::connect(&self.identity, self.keep_alive, now)?,
             Version::V5 => v5::connect(&self.identity, offer, self.keep_alive, now)?,
         };
-        MqttConnection::open(stream, version, hello, offer.window, self.keep_alive).await
+        MqttConnection::open(stream, hello, offer.window, self.keep_alive).await
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use rumqttc::mqttbytes::v4::{Connect, Login, Packet};
 
 use super::{
-    connection::{Hello, Publisher},
+    connection::Hello,
     frame::{Reader, kind, length_of_length, put_length, put_string},
     identity::{AGENT, Identity},
 };
@@ -41,7 +41,7 @@ pub(super) fn connect(identity: &Identity, keep_alive: Duration, now: SystemTime
     })?;
     let codec =
         Codec { device_id: identity.device_id.clone(), module_id: identity.module_id().map(str::to_owned) };
-    Ok(Hello { packet, renew_in, publisher: Publisher::V3(codec) })
+    Ok(Hello { packet, renew_in, v3: Some(codec) })
 }
 
 /// Keep-alive as it travels; never 0, which would switch it off.

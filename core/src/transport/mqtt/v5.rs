@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{Connect, ConnectProperties, Login, Packet};
 
 use super::{
-    connection::{Hello, Publisher},
+    connection::Hello,
     frame::{self, Frame, Reader, kind, length_of_length, put_length, put_string},
     identity::{AGENT, Identity, unix_millis},
     v3::whole_seconds,
@@ -107,7 +107,7 @@ pub(super) fn connect(
     Packet::Connect(connect, None, login).write(&mut packet, None).map_err(|error| {
         Error::new(ErrorKind::Internal, "device.connect", "CONNECT cannot be written").caused_by(error)
     })?;
-    Ok(Hello { packet, renew_in, publisher: Publisher::V5 })
+    Ok(Hello { packet, renew_in, v3: None })
 }
 
 /// Reads CONNACK.
@@ -286,9 +286,7 @@ impl Codec {
             put_number(properties, queued);
         }
         for (name, value) in wire::user_properties(message) {
-            properties.put_u8(property::USER);
-            put_string(properties, &name);
-            put_string(properties, &value);
+            put_user(properties, &name, &value);
         }
         let body = message.body();
         let length = 2
@@ -316,6 +314,13 @@ impl Codec {
     }
 }
 
+/// Appends a user property.
+fn put_user(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.put_u8(property::USER);
+    put_string(out, name);
+    put_string(out, value);
+}
+
 /// Appends the number the hub de-duplicates by, such as `t42`.
 fn put_number(out: &mut Vec<u8>, queued: &Queued) {
     out.put_u8(property::USER);
@@ -327,5 +332,55 @@ fn put_number(out: &mut Vec<u8>, queued: &Queued) {
     let length = (out.len() - length_at - 2) as u16;
     if let Some(place) = out.get_mut(length_at..length_at + 2) {
         place.copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_sends_is_an_answer_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = answer(&bytes);
+            let _ = frame::first(&bytes);
+            for first in [kind::CONNACK, kind::DISCONNECT] {
+                let mut whole = vec![first];
+                put_length(&mut whole, bytes.len());
+                whole.extend(&bytes);
+                let frame = frame::first(&whole).unwrap().unwrap();
+                let _ = welcome(&frame);
+                let _ = goodbye(frame);
+            }
+        }
+
+        #[test]
+        fn an_answer_is_read_whatever_else_it_says(
+            packet_id: u16,
+            partition: u32,
+            sequence: u64,
+            others in proptest::collection::vec(("[a-z]{1,9}", ".{0,9}"), 0..4),
+            at in 0usize..4,
+        ) {
+            let place = Place { partition, sequence: Some(sequence) }.to_string();
+            let mut properties = Vec::new();
+            for (index, (name, value)) in others.iter().enumerate() {
+                if index == at.min(others.len() - 1) {
+                    put_user(&mut properties, wire::PLACE, &place);
+                }
+                put_user(&mut properties, name, value);
+            }
+            if others.is_empty() {
+                put_user(&mut properties, wire::PLACE, &place);
+            }
+            let mut body = packet_id.to_be_bytes().to_vec();
+            body.push(0);
+            put_length(&mut body, properties.len());
+            body.extend(properties);
+            let stored = Verdict::Stored { partition: Some(partition), sequence: Some(sequence) };
+            prop_assert_eq!(answer(&body), Some((packet_id, stored)));
+        }
     }
 }
