@@ -3,12 +3,18 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod builder;
 pub mod config;
 pub mod events;
 mod files;
 mod fronts;
 pub mod limits;
 pub mod registry;
+mod service_file;
 mod sessions;
 pub mod store;
 mod tls;
+
+pub use builder::{CaCertificate, Hub, HubBuilder};
+pub use config::{Config, Listen, Size};
+pub use service_file::ServiceFile;

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use whimbrel::{Error, ErrorKind, Result};
 
 use value::Value;
-pub use value::{Listen, Size};
+pub use value::{Listen, Size, duration};
 
 /// One row of the table of settings.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +35,19 @@ impl Setting {
         self.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
     }
 
+    /// The default as it stands in a configuration file; `None` when there is none.
+    pub fn default_text(&self) -> Option<String> {
+        Config::default().literal(self.field)?.ok()
+    }
+
     /// What kind of value it takes, such as `SIZE`; `BOOL` for those that are true or false.
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 }
+
+/// What `max-message` may be at most: a message has to fit into memory many times over.
+const MESSAGE_LIMIT: Size = Size(16 << 20);
 
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr;)*) => {
@@ -108,12 +116,20 @@ settings! {
     device_ca: Option<PathBuf> = None;
     /// Partitions of the event log, 1 to 32. Fixed when the data folder is made.
     partitions: u32 = 4;
-    /// How long events are kept at least.
+    /// How long events are kept, unless `retention-bytes` is reached first.
     retention: Duration = Duration::from_secs(24 * 3600);
-    /// Bytes of events after which the oldest are given up before their time. Not given: only time decides.
-    retention_bytes: Option<Size> = None;
+    /// Bytes of events on the disk, roughly, above which the oldest go before their time.
+    retention_bytes: Size = Size(8 << 30);
     /// Largest message a device may send, properties included.
     max_message: Size = Size(256 * 1024);
+    /// Device connections at once.
+    connections: u32 = 100_000;
+    /// Publications a MQTT 5 client may have unacknowledged.
+    receive_maximum: u16 = 16;
+    /// The same for clients with a durable outbox, whose resends are stored once.
+    receive_maximum_outbox: u16 = 1_000;
+    /// How long a connection outlives the token it was opened with.
+    token_grace: Duration = Duration::from_secs(600);
     /// Let anybody who reaches the HTTP listeners read `/metrics`. Otherwise it takes a service token.
     open_metrics: bool = false;
     /// How long a stopping hub waits for connections to finish what they began.
@@ -190,6 +206,15 @@ impl Config {
         if !(1..=32).contains(&self.partitions) {
             return Err(invalid(format!("partitions = {} is not in 1 to 32", self.partitions)));
         }
+        if !(Size(1)..=MESSAGE_LIMIT).contains(&self.max_message) {
+            return Err(invalid(format!(
+                "max-message = {} is not in 1B to {MESSAGE_LIMIT}",
+                self.max_message
+            )));
+        }
+        if self.receive_maximum == 0 || self.receive_maximum_outbox == 0 {
+            return Err(invalid("receive-maximum and receive-maximum-outbox are at least 1".to_owned()));
+        }
         if self.host_name.is_empty() || !self.host_name.bytes().all(is_host_byte) {
             return Err(invalid(format!(
                 "host-name = \"{}\" is not a host name: letters, digits, '-', '_' and '.' only, no port",
@@ -243,7 +268,7 @@ mod tests {
     #[test]
     fn the_example_in_the_documentation_is_current() {
         let kept = include_str!("../../../docs/hub.toml");
-        assert_eq!(kept, Config::example(), "write it anew: whimbrel hub --print-config > docs/hub.toml");
+        assert!(kept == Config::example(), "write it anew: cargo xtask gen");
     }
 
     #[test]
@@ -293,6 +318,8 @@ mod tests {
             ("tls-key", "key.pem", "tls-certificate"),
             ("partitions", "0", "partitions"),
             ("partitions", "33", "partitions"),
+            ("max-message", "17MiB", "max-message"),
+            ("receive-maximum", "0", "receive-maximum"),
             ("host-name", "localhost:1883", "host-name"),
             ("host-name", "", "host-name"),
         ] {

@@ -110,18 +110,6 @@ impl Value for Size {
     }
 }
 
-impl Value for Option<Size> {
-    const KIND: &'static str = Size::KIND;
-
-    fn read(text: &str) -> Result<Self, String> {
-        Size::read(text).map(Some)
-    }
-
-    fn literal(&self) -> Result<String, &'static str> {
-        self.as_ref().map_or(Err("\"10GiB\""), Size::literal)
-    }
-}
-
 const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Value for Duration {
@@ -204,16 +192,29 @@ impl Value for bool {
     }
 }
 
-impl Value for u32 {
-    const KIND: &'static str = "NUMBER";
+macro_rules! whole_numbers {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            const KIND: &'static str = "NUMBER";
 
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("\"{text}\" is not a whole number"))
-    }
+            fn read(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| format!("\"{text}\" is not a whole number from 0 to {}", Self::MAX))
+            }
 
-    fn literal(&self) -> Result<String, &'static str> {
-        Ok(self.to_string())
-    }
+            fn literal(&self) -> Result<String, &'static str> {
+                Ok(self.to_string())
+            }
+        }
+    )*};
+}
+whole_numbers!(u16, u32);
+
+/// Reads a duration as settings are written.
+///
+/// # Errors
+/// What it should look like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    Duration::read(text)
 }
 
 /// The digits at the start, and what follows them.

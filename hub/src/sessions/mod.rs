@@ -173,6 +173,13 @@ impl Sessions {
         }
     }
 
+    /// Tells every connection to leave as [`Sessions::revoke`] does; new ones may come in.
+    pub(crate) fn revoke_all(&self) {
+        for chair in self.lock().entries.values().filter_map(|entry| entry.sitting.as_ref()) {
+            chair.order(Order::Revoked);
+        }
+    }
+
     /// Forgets what the sessions of a device and of its modules kept: the device was deleted.
     pub(crate) fn forget(&self, device: &Arc<str>) {
         let mut table = self.lock();

@@ -39,7 +39,7 @@ enum Origin {
     /// Files the operator looks after.
     Files { certificate: PathBuf, key: PathBuf },
     /// Our own authority, in this folder or in memory, for these names.
-    Own { authority: Authority, names: Vec<String> },
+    Own { authority: Box<Authority>, names: Vec<String> },
 }
 
 impl Tls {
@@ -53,7 +53,7 @@ impl Tls {
             (Some(certificate), Some(key)) => {
                 Origin::Files { certificate: certificate.clone(), key: key.clone() }
             }
-            _ => Origin::Own { authority: Authority::open(folder, now)?, names: names(config) },
+            _ => Origin::Own { authority: Box::new(Authority::open(folder, now)?), names: names(config) },
         };
         let first = origin.load(now)?;
         Ok(Self { origin: Arc::new(origin), shown: Arc::new(Shown(RwLock::new(first))) })
@@ -336,7 +336,7 @@ mod tests {
         handshake(tls.server(&[]).unwrap(), &[first], "localhost", None).unwrap();
         let second = write();
         tls.refresh(SystemTime::now()).unwrap();
-        handshake(tls.server(&[]).unwrap(), &[second.clone()], "localhost", None).unwrap();
+        handshake(tls.server(&[]).unwrap(), std::slice::from_ref(&second), "localhost", None).unwrap();
         std::fs::write(&key, "garbage").unwrap();
         tls.refresh(SystemTime::now()).unwrap_err();
         handshake(tls.server(&[]).unwrap(), &[second], "localhost", None).unwrap();
