@@ -1,3 +1,91 @@
-//! cli
+//! The `whimbrel` command: runs a hub, manages devices, sends, watches. Thin: what it does, the libraries do.
 
-fn main() {}
+mod commands;
+mod failure;
+mod output;
+mod service;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use commands::{device, hub, monitor, reference, send};
+
+/// Durable messages between devices and a back end, at least once, through bad networks and power cuts.
+#[derive(Parser)]
+#[command(name = "whimbrel", version, propagate_version = true, after_help = AFTER_HELP)]
+struct Whimbrel {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+In an empty folder:
+  whimbrel hub                                 runs a hub, data in ./whimbrel-data, for this machine only
+  whimbrel device add thermostat-1             a device, and its connection string
+  whimbrel send thermostat-1 '{\"t\":21.5}'      an event from it
+  whimbrel monitor --follow                    events as they come
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or settings
+  3  not everything was delivered; what is left stays in the outbox
+  4  the hub cannot be reached, or none is running
+  5  the hub refused the credentials
+
+Variables: WHIMBREL_DATA, WHIMBREL_SERVER, WHIMBREL_CONNECTION_STRING, WHIMBREL_CA as the options of these names;
+WHIMBREL_HUB_… as the settings of the hub; WHIMBREL_LOG for the log on stderr, such as debug or whimbrel_hub=debug.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a hub on this machine
+    Hub(hub::Arguments),
+    /// Create, list, show, enable, disable and delete devices; rotate their keys
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Send events as a device, through a durable outbox
+    Send(send::Arguments),
+    /// Show events: those there are, or as they come
+    Monitor(monitor::Arguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a part of the documentation that is made from the code
+    #[command(hide = true)]
+    Reference(reference::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Whimbrel::parse();
+    let usual = if matches!(arguments.command, Command::Hub(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+
+    let result = match arguments.command {
+        Command::Reference(arguments) => reference::run(&arguments),
+        Command::Completions { shell } => {
+            commands::completions::<Whimbrel>(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Hub(arguments) => in_runtime(hub::run(arguments)),
+        Command::Device(command) => in_runtime(device::run(command)),
+        Command::Send(arguments) => in_runtime(send::run(arguments)),
+        Command::Monitor(arguments) => in_runtime(monitor::run(arguments)),
+    };
+    result.unwrap_or_else(|failure| failure.report())
+}
+
+fn in_runtime(work: impl Future<Output = failure::Result<ExitCode>>) -> failure::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure::Failure::new("the program cannot start its threads").caused_by(error))?;
+    let result = runtime.block_on(work);
+    // Reading from a terminal blocks a thread for ever: do not wait for it.
+    runtime.shutdown_background();
+    result
+}

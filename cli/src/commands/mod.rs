@@ -1,0 +1,19 @@
+//! One module for each subcommand.
+
+pub(crate) mod device;
+pub(crate) mod hub;
+pub(crate) mod monitor;
+pub(crate) mod reference;
+pub(crate) mod send;
+
+use std::time::Duration;
+
+/// Prints the completion script of a shell.
+pub(crate) fn completions<C: clap::CommandFactory>(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut C::command(), "whimbrel", &mut std::io::stdout());
+}
+
+/// `30s`, `1h30m`, as in the settings of the hub.
+fn duration(text: &str) -> Result<Duration, String> {
+    whimbrel_hub::config::duration(text)
+}
