@@ -165,7 +165,7 @@ fn admit_v3(
     let will = match connect.last_will {
         None => None,
         Some(will) => Some(
-            publish::read_will(&sender, &will.topic, None, will.message)
+            publish::read_will(&sender, limits.message_bytes, &will.topic, None, will.message)
                 .map_err(|_| Refusal::will(v5::ConnectAckReason::TopicNameInvalid))?,
         ),
     };
@@ -242,10 +242,17 @@ fn admit_v5(
                 user_properties: will.user_properties,
                 ..v5::PublishProperties::default()
             };
-            let will = publish::read_will(&sender, &will.topic, Some(&properties), will.message);
+            let will = publish::read_will(
+                &sender,
+                limits.message_bytes,
+                &will.topic,
+                Some(&properties),
+                will.message,
+            );
             Some(will.map_err(|fault| {
                 Refusal::will(match fault {
                     Fault::Topic => v5::ConnectAckReason::TopicNameInvalid,
+                    Fault::TooLarge => v5::ConnectAckReason::PacketTooLarge,
                     Fault::Property(_) => v5::ConnectAckReason::ImplementationSpecificError,
                 })
             })?)
@@ -429,5 +436,96 @@ impl Admission {
             ..v5::ConnectAck::default()
         };
         codec.write_welcome_v5(welcome, out);
+    }
+}
+
+#[cfg(test)]
+impl Admission {
+    /// Device `d` (or its module), let in by a token.
+    pub(crate) fn sample(module: Option<&str>, outbox: Option<&str>) -> Self {
+        Self {
+            sender: Admitted {
+                device: "d".into(),
+                module: module.map(Into::into),
+                generation: "1".into(),
+                auth_method: "{}".into(),
+                expires_at: None,
+            },
+            method: None,
+            terms: Terms { fresh: false, keep: true },
+            outbox: outbox.map(Into::into),
+            tells_places: outbox.is_some(),
+            keep_alive: 60,
+            will: None,
+            receive_maximum: 3,
+            packet_bytes: 1000,
+            accepts: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_ids_are_device_ids() {
+        let long = "x".repeat(129);
+        for (client_id, expected) in [
+            ("d", Some(("d", None))),
+            ("d/m", Some(("d", Some("m")))),
+            ("a-Z:.+%_#*?!(),=@;$'9", Some(("a-Z:.+%_#*?!(),=@;$'9", None))),
+            ("", None),
+            ("/", None),
+            ("d/", None),
+            ("/m", None),
+            ("d/m/x", None),
+            ("d d", None),
+            ("ü", None),
+            (&long, None),
+        ] {
+            assert_eq!(ids(client_id).ok(), expected, "{client_id}");
+        }
+    }
+
+    #[test]
+    fn silence_is_one_and_a_half_keep_alives_within_bounds() {
+        let limits = Limits::default();
+        for (keep_alive, seconds) in [(0, 1767), (60, 90), (1177, 1765), (1178, 1767), (u16::MAX, 1767)] {
+            let admission = Admission { keep_alive, ..Admission::sample(None, None) };
+            assert_eq!(admission.silence(&limits).as_secs(), seconds, "{keep_alive}");
+        }
+    }
+
+    #[test]
+    fn the_welcome_of_5_says_what_the_contract_says() {
+        let text = |outbox| {
+            let admission =
+                Admission { receive_maximum: 16, packet_bytes: 262_144, ..Admission::sample(None, outbox) };
+            let mut codec = Codec::V5(v5::Codec::new(0, 0));
+            let mut out = BytesMut::new();
+            admission.write_welcome(true, &mut codec, &mut out);
+            let Codec::V5(mut codec) = codec else { unreachable!() };
+            let packet = tokio_util::codec::Decoder::decode(&mut codec, &mut out).unwrap().unwrap().0;
+            let v5::Packet::ConnectAck(welcome) = packet else { panic!("{packet:?}") };
+            *welcome
+        };
+        let expected = v5::ConnectAck {
+            session_present: true,
+            reason_code: v5::ConnectAckReason::Success,
+            session_expiry_interval_secs: Some(u32::MAX),
+            receive_max: NonZeroU16::new(16).unwrap(),
+            max_qos: QoS::AtLeastOnce,
+            max_packet_size: Some(262_144),
+            topic_alias_max: 10,
+            retain_available: false,
+            subscription_identifiers_available: false,
+            shared_subscription_available: false,
+            server_keepalive_sec: Some(60),
+            ..v5::ConnectAck::default()
+        };
+        assert_eq!(text(None), expected);
+        let announced = vec![(ByteString::from("whimbrel-version"), ByteString::from("1"))];
+        assert_eq!(text(Some("o")), v5::ConnectAck { user_properties: announced, ..expected });
     }
 }

@@ -412,3 +412,86 @@ fn to_v5(reply: Reply) -> v5::Packet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_is_known_as_soon_as_the_header_is() {
+        for (bytes, expected) in [
+            (&[][..], Ok(None)),
+            (&[0x30], Ok(None)),
+            (&[0x30, 0], Ok(Some(2))),
+            (&[0x30, 0x80], Ok(None)),
+            (&[0x30, 0x80, 0x01], Ok(Some(131))),
+            (&[0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0xFF], Ok(Some(268_435_460))),
+            (&[0x30, 0xFF, 0xFF, 0xFF], Ok(None)),
+            (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF], Err(Malformed)),
+        ] {
+            assert_eq!(packet_bytes(bytes), expected, "{bytes:02x?}");
+        }
+    }
+
+    fn hello(bytes: &[u8]) -> Result<Hello, Malformed> {
+        read_hello(&mut bytes.into()).map(|(hello, _)| hello)
+    }
+
+    #[test]
+    fn the_version_is_told_by_name_and_level() {
+        let rest = b"\x02\0\x3c\0\x01d";
+        let packet = |name: &[u8], level: u8, rest: &[u8]| {
+            let body = [&[0, name.len() as u8], name, &[level], rest].concat();
+            [&[0x10, body.len() as u8], &body[..]].concat()
+        };
+        assert!(matches!(hello(&packet(b"MQTT", 4, rest)), Ok(Hello::V3(_))));
+        assert!(matches!(hello(&packet(b"MQTT", 5, b"\x02\0\x3c\0\0\x01d")), Ok(Hello::V5(_))));
+        assert!(matches!(hello(&packet(b"MQIsdp", 3, rest)), Ok(Hello::OtherVersion)));
+        assert!(matches!(hello(&packet(b"MQTT", 6, rest)), Ok(Hello::OtherVersion)));
+        assert!(matches!(hello(&packet(b"MQTT", 4, b"\0\0\x3c\0\0")), Ok(Hello::NoClientId)));
+        assert!(hello(&packet(b"HTTP", 4, rest)).is_err());
+        assert!(hello(b"\x30\x03\0\x01t").is_err(), "a PUBLISH is no hello");
+        assert!(hello(b"\x10\x00").is_err());
+    }
+
+    #[test]
+    fn acknowledgements_are_read_back_as_they_were_meant() {
+        let id = NonZeroU16::new(0x1234).unwrap();
+        let written = |answer| {
+            let mut out = BytesMut::new();
+            write_acknowledgement(id, answer, &mut out);
+            write_acknowledgement(id, answer, &mut out);
+            let mut codec = v5::Codec::new(0, 0);
+            let (first, _) = codec.decode(&mut out).unwrap().unwrap();
+            let (second, _) = codec.decode(&mut out).unwrap().unwrap();
+            assert_eq!(first, second);
+            assert!(out.is_empty());
+            match first {
+                v5::Packet::PublishAck(acknowledgement) => acknowledgement,
+                other => panic!("{other:?}"),
+            }
+        };
+        let user = |pairs: &[(&'static str, &'static str)]| -> v5::UserProperties {
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        };
+        let plain = v5::PublishAck { packet_id: id, ..v5::PublishAck::default() };
+        assert_eq!(written(Answer::Stored(None)), plain);
+        let largest = Place { partition: u32::MAX, sequence: Some(u64::MAX) };
+        assert_eq!(
+            written(Answer::Stored(Some(largest))).properties,
+            user(&[("whimbrel-at", "4294967295:18446744073709551615")])
+        );
+        let resend = Place { partition: 3, sequence: None };
+        assert_eq!(written(Answer::Stored(Some(resend))).properties, user(&[("whimbrel-at", "3:")]));
+        let refused = written(Answer::Refused(Status::NOT_FOUND, "no such topic"));
+        assert_eq!(refused.reason_code, v5::PublishAckReason::ImplementationSpecificError);
+        assert_eq!(refused.properties, user(&[("status", "0504"), ("reason", "no such topic")]));
+    }
+
+    #[test]
+    fn the_short_form_is_that_of_both_versions() {
+        let mut out = BytesMut::new();
+        write_acknowledgement(NonZeroU16::new(7).unwrap(), Answer::Stored(None), &mut out);
+        assert_eq!(&out[..], [0x40, 2, 0, 7]);
+    }
+}

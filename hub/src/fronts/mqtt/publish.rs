@@ -19,17 +19,23 @@ pub(crate) enum Fault {
     Topic,
     /// A property is not as specified.
     Property(&'static str),
+    /// Over the limit.
+    TooLarge,
 }
 
-/// Reads a publication of `sender`: the message, with what the hub stamps on it, and its number in its outbox.
-/// `numbered` says whether the client offered de-duplication.
+/// Reads a publication of `sender`: the message of at most `limit` bytes, with what the hub stamps on it, and its number
+/// in its outbox. `numbered` says whether the client offered de-duplication.
 pub(crate) fn read(
     sender: &Admitted,
     numbered: bool,
+    limit: usize,
     publish: Publish,
 ) -> Result<(Message, Option<(Lane, u64)>), Fault> {
     let properties = publish.properties.as_ref();
     let (mut message, number) = message(sender, &publish.topic, properties, publish.payload)?;
+    if message.size() > limit {
+        return Err(Fault::TooLarge);
+    }
     let number = number.filter(|_| numbered).map(|Number { lane, number }| (lane, number));
     if publish.retain {
         message = message.property("mqtt-retain", "true");
@@ -44,12 +50,16 @@ pub(crate) fn read(
 /// Reads the will of `sender`, with what the hub stamps on it.
 pub(crate) fn read_will(
     sender: &Admitted,
+    limit: usize,
     topic: &str,
     properties: Option<&PublishProperties>,
     payload: Bytes,
 ) -> Result<Message, Fault> {
     // A copy: a will lives as long as its connection, and the packet's bytes hold a whole read buffer.
     let (message, _) = message(sender, topic, properties, Bytes::copy_from_slice(&payload))?;
+    if message.size() > limit {
+        return Err(Fault::TooLarge);
+    }
     Ok(message.property("iothub-MessageType", "Will"))
 }
 

@@ -266,12 +266,12 @@ impl Session {
             self.resolve_alias(&mut publish)?;
         }
         let id = publish.packet_id;
-        let fate = match publish::read(&self.sender, self.outbox.is_some(), publish) {
-            Ok((message, _)) if message.size() > self.message_bytes => match (self.version, id) {
+        let fate = match publish::read(&self.sender, self.outbox.is_some(), self.message_bytes, publish) {
+            Ok((message, number)) => Fate::Store(message, number),
+            Err(Fault::TooLarge) => match (self.version, id) {
                 (Version::V5, Some(_)) => Fate::Refuse(Status::BAD_REQUEST, "the message is too large"),
                 _ => return Err(Close::too_large()),
             },
-            Ok((message, number)) => Fate::Store(message, number),
             Err(Fault::Topic) => match (self.version, id) {
                 (Version::V5, Some(_)) => Fate::Refuse(Status::NOT_FOUND, "no such topic"),
                 _ => {
@@ -408,3 +408,6 @@ fn is_inputs_filter(filter: &str, device: &str, module: &str) -> bool {
     };
     matches!(own(), Some("/inputs/#" | "/#"))
 }
+
+#[cfg(test)]
+mod tests;
