@@ -9,6 +9,20 @@ use super::{CLOCK_SKEW, ConnectionString, Credential, Key, SasToken};
 use crate::Result;
 
 /// Makes the tokens of one connection: of a key, as many as are needed; or the one that was given.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use whimbrel::auth::{ConnectionString, DEFAULT_TOKEN_LIFETIME};
+///
+/// let device: ConnectionString = "HostName=hub.example;DeviceId=d1;SharedAccessKey=c2VjcmV0".parse()?;
+/// let source = device.token_source(DEFAULT_TOKEN_LIFETIME).expect("a key, no certificate");
+/// let now = SystemTime::now();
+/// let token = source.token(now, 0.0);
+/// assert!(token.text.starts_with("SharedAccessSignature sr=hub.example%2Fdevices%2Fd1&sig="));
+/// let renewal = token.renewal.expect("a key makes the next one");
+/// assert!(!renewal.is_due(now) && renewal.is_due(now + Duration::from_secs(49 * 60)));
+/// # Ok::<(), whimbrel::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TokenSource {
     origin: Origin,

@@ -92,6 +92,21 @@ impl Key {
 }
 
 /// A token as it travels: `SharedAccessSignature sr=…&sig=…&se=…[&skn=…]`. `Debug` shows no signature.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use whimbrel::auth::{Key, SasToken};
+///
+/// let key = Key::generate()?;
+/// let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+/// let text = SasToken::issue("hub.example/devices/d1", &key, None, in_an_hour);
+///
+/// let token = SasToken::parse(&text)?;
+/// assert!(token.is_signed_by(&key));
+/// assert!(token.covers("hub.example/devices/d1/messages/events"));
+/// assert!(!token.covers("hub.example/devices/d11"));
+/// # Ok::<(), whimbrel::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct SasToken {
     /// The resource as it stands encoded in the token; the signature is over these bytes.

@@ -17,7 +17,15 @@ impl Message {
         self.body.len() + self.properties_size()
     }
 
-    /// Checks everything that would make a device-to-cloud message fail later.
+    /// Checks everything that would make a device-to-cloud message fail later. `send` does so before it stores anything.
+    ///
+    /// ```
+    /// use whimbrel::{ErrorKind, Message};
+    ///
+    /// let error = Message::telemetry("").property("$.mid", "1").validate().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    /// assert!(error.to_string().ends_with("(property: 0)"));
+    /// ```
     ///
     /// # Errors
     /// `PayloadTooLarge` over [`D2C_LIMIT`]. `InvalidArgument` for a message id that is empty, too long or has characters

@@ -41,6 +41,23 @@ impl Lane {
 }
 
 /// A message on its way, in either direction.
+///
+/// ```
+/// use std::time::Duration;
+/// use whimbrel::{Lane, Message};
+///
+/// let reading = Message::telemetry(r#"{"t":21.5}"#)
+///     .content_type("application/json")
+///     .content_encoding("utf-8")
+///     .property("room", "attic")
+///     .expires_in(Duration::from_secs(3600));
+/// reading.validate()?;
+/// assert_eq!(reading.size(), 10 + 16 + 5 + 4 + 5); // body, two system values, one name and its value
+///
+/// let alarm = Message::alert("overheat").message_id("alarm-7");
+/// assert_eq!(alarm.lane(), Lane::Alert); // overtakes all telemetry that waits
+/// # Ok::<(), whimbrel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     lane: Lane,

@@ -6,6 +6,15 @@ use std::collections::HashMap;
 ///
 /// Names are case-sensitive here; the hub's readers may compare them without case, so two names that differ only in
 /// case are best avoided. A name without a value on the wire is read as an empty value.
+///
+/// ```
+/// use whimbrel::Properties;
+///
+/// let mut properties: Properties = [("room", "attic"), ("floor", "2")].into_iter().collect();
+/// properties.set("room", "cellar");
+/// let all: Vec<_> = properties.iter().collect();
+/// assert_eq!(all, [("room", "cellar"), ("floor", "2")]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties(Vec<(String, String)>);
 

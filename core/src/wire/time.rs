@@ -1,4 +1,11 @@
 //! Times as text: ISO 8601, in the one form every client reads.
+//!
+//! ```
+//! use whimbrel::wire::time;
+//!
+//! let noon = time::parse("2026-01-31T13:00:00+01:00").unwrap();
+//! assert_eq!(time::format(noon), "2026-01-31T12:00:00.0000000Z");
+//! ```
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,16 @@
 //! MQTT 3.1.1: topics and the property bag in them. Contract `mqtt.md`, part 1.
+//!
+//! ```
+//! use whimbrel::{Lane, Message, wire::topic};
+//!
+//! let message = Message::telemetry("21.5").message_id("m-1").property("room", "a b");
+//! let written = topic::d2c("d1", None, &message);
+//! assert_eq!(written, "devices/d1/messages/events/%24.mid=m-1&room=a%20b");
+//!
+//! let bag = topic::parse_d2c(&written, "d1", None)?;
+//! assert_eq!(bag.into_message(Lane::Telemetry, "21.5"), message);
+//! # Ok::<(), whimbrel::Error>(())
+//! ```
 
 use std::borrow::Cow;
 

@@ -8,6 +8,15 @@ use crate::{Error, ErrorKind, Result};
 /// The user name of CONNECT, taken apart. Borrows from it and from the client id.
 ///
 /// Host and ids are not percent-encoded and may hold `?`, `%` and `&`; only with the client id is it clear where they end.
+///
+/// ```
+/// use whimbrel::wire::user_name::UserName;
+///
+/// let name = UserName::parse("hub.example/d1/?api-version=2021-04-12&model-id=dtmi%3Aa%3B1", "d1")?;
+/// assert_eq!((name.host, name.device), ("hub.example", "d1"));
+/// assert_eq!(name.query("model-id").as_deref(), Some("dtmi:a;1"));
+/// # Ok::<(), whimbrel::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserName<'a> {
     /// Name of the hub, to be compared without case.
