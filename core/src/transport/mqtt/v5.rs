@@ -286,7 +286,7 @@ impl Codec {
             put_number(properties, queued);
         }
         for (name, value) in wire::user_properties(message) {
-            put_user(properties, &name, &value);
+            put_user(properties, name, &value);
         }
         let body = message.body();
         let length = 2
@@ -315,9 +315,12 @@ impl Codec {
 }
 
 /// Appends a user property.
-fn put_user(out: &mut Vec<u8>, name: &str, value: &str) {
+fn put_user(out: &mut Vec<u8>, [prefix, name]: [&str; 2], value: &str) {
     out.put_u8(property::USER);
-    put_string(out, name);
+    // `Message::validate` keeps names under what a topic holds.
+    out.put_u16((prefix.len() + name.len()) as u16);
+    out.put_slice(prefix.as_bytes());
+    out.put_slice(name.as_bytes());
     put_string(out, value);
 }
 
@@ -368,12 +371,12 @@ mod tests {
             let mut properties = Vec::new();
             for (index, (name, value)) in others.iter().enumerate() {
                 if index == at.min(others.len() - 1) {
-                    put_user(&mut properties, wire::PLACE, &place);
+                    put_user(&mut properties, ["", wire::PLACE], &place);
                 }
-                put_user(&mut properties, name, value);
+                put_user(&mut properties, ["", name], value);
             }
             if others.is_empty() {
-                put_user(&mut properties, wire::PLACE, &place);
+                put_user(&mut properties, ["", wire::PLACE], &place);
             }
             let mut body = packet_id.to_be_bytes().to_vec();
             body.push(0);

@@ -14,19 +14,19 @@ use crate::{
     wire::{names, time},
 };
 
-/// The user properties of `message`, system properties first. The content type is not among them: it is a property of
-/// MQTT 5 itself.
+/// The user properties of `message`, system properties first: each name in two parts, so that none has to be put together
+/// before it is written, and the value. The content type is not among them: it is a property of MQTT 5 itself.
 ///
 /// System properties that have no name of their own on MQTT 5 travel as application properties under their MQTT 3.1.1
 /// name, such as `@$.schema`.
-pub fn user_properties(message: &Message) -> impl Iterator<Item = (Cow<'static, str>, Cow<'_, str>)> {
+pub fn user_properties(message: &Message) -> impl Iterator<Item = ([&str; 2], Cow<'_, str>)> {
     let system = message.system().iter().filter(|(name, _)| *name != SystemName::ContentType);
     let system = system.map(|(name, value)| match own_name(name) {
-        Some(own) => (Cow::Borrowed(own), own_text(value)),
-        None => (format!("@{}{}", names::PREFIX, names::key(name)).into(), topic_text(value)),
+        Some(own) => (["", own], own_text(value)),
+        None => (["@$.", names::key(name)], topic_text(value)),
     });
     let application = message.properties().iter();
-    system.chain(application.map(|(name, value)| (format!("@{name}").into(), Cow::Borrowed(value))))
+    system.chain(application.map(|(name, value)| (["@", name], Cow::Borrowed(value))))
 }
 
 /// What a PUBLISH carried.
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn written(message: &Message) -> Vec<(String, String)> {
-        user_properties(message).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+        user_properties(message).map(|(name, value)| (name.concat(), value.into_owned())).collect()
     }
 
     fn read(properties: &[(&str, &str)]) -> Result<Received> {

@@ -9,7 +9,7 @@
 //!
 //! let message = Message::telemetry("21.5").message_id("m-1").property("room", "attic");
 //! let properties: Vec<_> = v5::user_properties(&message).collect();
-//! assert_eq!(properties, [("message-id".into(), "m-1".into()), ("@room".into(), "attic".into())]);
+//! assert_eq!(properties, [(["", "message-id"], "m-1".into()), (["@", "room"], "attic".into())]);
 //!
 //! let received = v5::message(None, [("message-id", "m-1"), ("@room", "attic")], "21.5")?;
 //! assert_eq!(received.message, message);
