@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::task::Habits;
 use crate::{
     Durability, Error, ErrorKind, Overflow, Result,
-    auth::{ConnectionString, Credential},
+    auth::{ConnectionString, Credential, DEFAULT_TOKEN_LIFETIME},
     delivery::{Backoff, DeliveryOptions},
     outbox::{Outbox, OutboxOptions, Storage},
     transport::{
@@ -74,7 +74,7 @@ impl DeviceOptions {
             connect_timeout: Duration::from_secs(30),
             delivery: DeliveryOptions::default(),
             close_deadline: Duration::from_secs(5),
-            token_lifetime: Duration::from_secs(3600),
+            token_lifetime: DEFAULT_TOKEN_LIFETIME,
         })
     }
 
@@ -297,12 +297,12 @@ impl DeviceOptions {
     }
 
     fn endpoint(&self) -> Result<Endpoint> {
-        let host = &self.connection_string;
         let mut endpoint = match &self.server {
             Some(server) => server.parse()?,
             None => {
-                let host = host.gateway_host_name.as_ref().unwrap_or(&host.host_name);
-                Endpoint::new(if self.websocket { Scheme::Wss } else { Scheme::Tls }, host.as_str())
+                let (host, port) = self.connection_string.address();
+                let usual = Endpoint::new(if self.websocket { Scheme::Wss } else { Scheme::Tls }, host);
+                Endpoint { port: port.unwrap_or(usual.port), ..usual }
             }
         };
         if self.websocket {
@@ -380,5 +380,30 @@ impl fmt::Debug for DeviceOptions {
             .field("protocol", &self.protocol)
             .field("delivery", &self.delivery)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(hosts: &str) -> DeviceOptions {
+        let text = format!("{hosts};DeviceId=d;SharedAccessKey=c2VjcmV0");
+        DeviceOptions::from_connection_string(&text).unwrap()
+    }
+
+    #[test]
+    fn the_connection_string_says_where_to_connect_unless_a_server_does() {
+        let usual = options("HostName=hub");
+        for (options, expected) in [
+            (usual.clone(), "mqtts://hub:8883"),
+            (usual.clone().websocket(), "wss://hub:443"),
+            (options("HostName=hub:18883"), "mqtts://hub:18883"),
+            (options("HostName=hub;GatewayHostName=edge"), "mqtts://edge:8883"),
+            (options("HostName=hub;GatewayHostName=edge:18443").websocket(), "wss://edge:18443"),
+            (options("HostName=hub:1").server("mqtt://[::1]:1883"), "mqtt://[::1]:1883"),
+        ] {
+            assert_eq!(options.endpoint().unwrap().to_string(), expected);
+        }
     }
 }
