@@ -1,8 +1,9 @@
 //! A device of the demo: a process of its own that measures this machine and is killed on the way.
 
-use std::{io::Write as _, path::PathBuf, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
+use serde_json::json;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use whimbrel::{ConnectionState, DeviceClient, DeviceOptions, Lane, Message};
 
@@ -10,6 +11,7 @@ use super::{
     measure::{Measurement, Meter},
     protocol::{Id, Said, Standing},
 };
+use crate::failure::{Failure, Result};
 
 /// The variable with the connection string: other users of the machine can read arguments.
 pub(super) const CONNECTION_STRING: &str = "WHIMBREL_DEMO_DEVICE";
@@ -26,24 +28,25 @@ pub(crate) struct Options {
     #[arg(long)]
     server: String,
     #[arg(long)]
-    ca: PathBuf,
+    ca: Option<PathBuf>,
     #[arg(long)]
     outbox: PathBuf,
     #[arg(long)]
     life: u32,
 }
 
-pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    let connection_string = std::env::var(CONNECTION_STRING)?;
-    let device = DeviceClient::open(
-        DeviceOptions::from_connection_string(&connection_string)?
-            .server(options.server)
-            .ca_file(options.ca)
-            .outbox_dir(options.outbox)
-            // A demo of seconds cannot wait for a minute; a fleet should.
-            .backoff(Duration::from_millis(50), Duration::from_millis(500)),
-    )
-    .await?;
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+    let connection_string = std::env::var(CONNECTION_STRING);
+    let connection_string = connection_string.map_err(|error| Failure::usage(CONNECTION_STRING).caused_by(error))?;
+    let mut device = DeviceOptions::from_connection_string(&connection_string)?
+        .server(options.server)
+        .outbox_dir(options.outbox)
+        // A demo of seconds cannot wait for a minute; a fleet should.
+        .backoff(Duration::from_millis(50), Duration::from_millis(500));
+    if let Some(ca) = options.ca {
+        device = device.ca_file(ca);
+    }
+    let device = DeviceClient::open(device).await?;
     let mut parent = parent();
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,7 +55,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                let (ids, messages) = messages(&mut meter, &mut ids)?;
+                let (ids, messages) = messages(&mut meter, &mut ids);
                 device.send_all(messages).await?;
                 say(&Said::Accepted(ids))?;
                 say(&Said::Standing(standing(&device)))?;
@@ -60,14 +63,14 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
             line = parent.recv() => match line.as_deref() {
                 Some(END) => break,
                 Some(_) => {}
-                None => return Ok(()),
+                None => return Ok(ExitCode::FAILURE),
             },
         }
     }
     device.flush(FLUSH).await?;
     device.close().await?;
     say(&Said::Ended(standing(&device)))?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Numbers for messages.
@@ -86,25 +89,23 @@ impl Ids {
     }
 }
 
-fn messages(meter: &mut Meter, ids: &mut Ids) -> Result<(Vec<Id>, Vec<Message>), serde_json::Error> {
+fn messages(meter: &mut Meter, ids: &mut Ids) -> (Vec<Id>, Vec<Message>) {
     let (measurements, alerts) = meter.read();
     let measurements = measurements.iter().map(|measurement| (Lane::Telemetry, measurement));
     let alerts = alerts.iter().map(|alert| (Lane::Alert, alert));
-    measurements
-        .chain(alerts)
-        .map(|(lane, measurement)| {
-            let id = ids.next(lane);
-            Ok((id, message(id, measurement)?))
-        })
-        .collect()
+    let messages = measurements.chain(alerts).map(|(lane, measurement)| {
+        let id = ids.next(lane);
+        (id, message(id, measurement))
+    });
+    messages.unzip()
 }
 
-fn message(id: Id, measurement: &Measurement) -> Result<Message, serde_json::Error> {
-    Ok(Message::in_lane(id.lane, serde_json::to_vec(measurement)?)
+fn message(id: Id, measurement: &Measurement) -> Message {
+    Message::in_lane(id.lane, json!(measurement).to_string())
         .message_id(id.to_string())
         .content_type("application/json")
         .content_encoding("utf-8")
-        .property("measure", &measurement.measure))
+        .property("measure", &measurement.measure)
 }
 
 fn standing(device: &DeviceClient) -> Standing {

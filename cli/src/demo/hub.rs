@@ -1,9 +1,11 @@
 //! The hub of the demo: a process of its own, to be killed on the way.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use whimbrel_hub::{Hub, config::Listen};
+
+use crate::{failure::Result, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -16,7 +18,7 @@ pub(crate) struct Options {
 }
 
 /// Runs until the parent's end of standard input is gone.
-pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let hub = Hub::builder()
         .data_dir(options.data)
         .mqtt(Listen::OFF)
@@ -25,7 +27,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
         .https(Listen::OFF)
         .start()
         .await?;
-    println!("ready");
+    output::line("ready")?;
     let (gone, parent) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -33,5 +35,5 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
     });
     let _ = parent.await;
     hub.stop().await?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

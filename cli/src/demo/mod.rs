@@ -12,12 +12,16 @@ mod screen;
 mod script;
 mod stage;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
+use serde_json::json;
 use tokio::sync::mpsc;
 
-use ledger::{Ledger, Report};
+use ledger::Ledger;
 use picture::Picture;
 use protocol::Said;
 use reader::Found;
@@ -25,7 +29,10 @@ use screen::Screen;
 use script::Act;
 use stage::{News, Stage};
 
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+use crate::{
+    failure::{Failure, Result},
+    output,
+};
 
 /// Longest wait for what is still on its way at the end.
 const DRAIN: Duration = Duration::from_secs(45);
@@ -45,24 +52,24 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Runs the demo; whether the account balances.
-pub(crate) async fn run(options: Options) -> Result<bool> {
+/// Runs the demo, and fails when the account does not balance.
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     eprintln!("Starting a hub and {} devices, each a process of its own, on this machine …", options.devices);
     let names: Vec<String> = (1..=options.devices).map(|number| format!("sensor-{number}")).collect();
     let mut demo = Demo::open(names, Duration::from_secs(options.seconds)).await?;
     let played = tokio::select! {
         played = demo.play() => played,
-        _ = tokio::signal::ctrl_c() => Err("stopped before the end: there is no account".into()),
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end: there is no account")),
     };
     let report = demo.ledger.report();
     demo.screen.close();
     played?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        output::line(&json!(report).to_string())?;
     } else {
-        print!("{}", screen::account(&report));
+        output::line(screen::account(&report).trim_end())?;
     }
-    Ok(report.balanced)
+    Ok(if report.balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Demo {
@@ -79,11 +86,10 @@ struct Demo {
 
 impl Demo {
     async fn open(names: Vec<String>, length: Duration) -> Result<Self> {
-        let client = client()?;
         let (told, news) = mpsc::channel(256);
         let (find, found) = mpsc::channel(1024);
-        let stage = Stage::build(&names, &client, told).await?;
-        tokio::spawn(reader::follow(client, stage.url(), stage.bearer()?, find));
+        let stage = Stage::build(&names, told).await?;
+        tokio::spawn(reader::follow(stage.service().clone(), find));
         let mut demo = Self {
             length,
             stage,

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::protocol::Id;
+use crate::service::Service;
 
 /// Wait before asking again when the hub is away.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -18,11 +20,13 @@ pub(super) struct Found {
 }
 
 /// Reads on until nobody listens.
-pub(super) async fn follow(client: reqwest::Client, url: String, bearer: String, found: mpsc::Sender<Found>) {
+pub(super) async fn follow(service: Service, found: mpsc::Sender<Found>) {
     let mut positions = Positions::default();
     while !found.is_closed() {
-        let request = client.get(format!("{url}/v1/events?follow=true&{positions}")).bearer_auth(&bearer);
-        if let Ok(mut response) = request.send().await.and_then(reqwest::Response::error_for_status) {
+        let query = [("follow", "true".to_owned()), ("positions", positions.to_string())];
+        let request = service.request(Method::GET, &["events"]).query(&query);
+        // Every failure means the same here: the hub is away, and will be back.
+        if let Ok(mut response) = service.answer(request).await {
             let mut lines = Lines::default();
             while let Ok(Some(chunk)) = response.chunk().await {
                 for line in lines.take(&chunk) {
@@ -54,7 +58,7 @@ impl Lines {
     }
 }
 
-/// The next sequence number wanted of each partition. Displayed as the query that asks for it.
+/// The next sequence number wanted of each partition. Displayed as a query asks for it.
 #[derive(Default)]
 struct Positions(BTreeMap<u32, u64>);
 
@@ -82,7 +86,6 @@ impl Positions {
 
 impl std::fmt::Display for Positions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("positions=")?;
         for (index, (partition, next)) in self.0.iter().enumerate() {
             write!(f, "{}{partition}:{next}", if index == 0 { "" } else { "," })?;
         }
@@ -107,11 +110,11 @@ mod tests {
     #[test]
     fn reading_goes_on_behind_the_last_event_of_each_partition() {
         let mut positions = Positions::default();
-        assert_eq!(positions.to_string(), "positions=");
+        assert_eq!(positions.to_string(), "");
         let line = r#"{"partition":2,"sequence":7,"device":"d","system":{"message_id":"alert-1-3"},"body":{}}"#;
         let id = Id { lane: Lane::Alert, life: 1, number: 3 };
         assert_eq!(positions.read(line.as_bytes()), Some(Found { device: "d".into(), id }));
         assert_eq!(positions.read(br#"{"partition":0,"sequence":0,"device":"d","system":{}}"#), None);
-        assert_eq!(positions.to_string(), "positions=0:1,2:8");
+        assert_eq!(positions.to_string(), "0:1,2:8");
     }
 }

@@ -1,26 +1,31 @@
 //! The processes of the demo and the network between them.
 
-use std::{io, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
-use serde::Deserialize;
+use reqwest::Method;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, Command},
     sync::mpsc,
 };
-use whimbrel::{
-    auth::{ConnectionString, Credential},
-    testing::Link,
-};
+use whimbrel::testing::Link;
 use whimbrel_hub::ServiceFile;
 
 use super::{
     device::{CONNECTION_STRING, END},
     protocol::Said,
 };
-
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+use crate::{
+    failure::{Failure, Result},
+    service::{Service, Target},
+};
 
 /// Longest wait for the hub to listen.
 const START: Duration = Duration::from_secs(30);
@@ -42,7 +47,8 @@ pub(super) struct Stage {
     link: Link,
     mqtts: SocketAddr,
     http: SocketAddr,
-    service: ServiceFile,
+    service: Service,
+    ca: Option<PathBuf>,
     news: mpsc::Sender<News>,
     folder: TempDir,
 }
@@ -56,39 +62,37 @@ struct Device {
 
 impl Stage {
     /// Starts the hub, makes the devices known to it, and puts the network in between. No device runs yet.
-    pub(super) async fn build(names: &[String], client: &reqwest::Client, news: mpsc::Sender<News>) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("whimbrel-demo-").tempdir()?;
+    pub(super) async fn build(names: &[String], news: mpsc::Sender<News>) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("whimbrel-demo-").tempdir();
+        let folder = folder.map_err(|error| Failure::new("there is no room for the demo").caused_by(error))?;
         let data = folder.path().join("hub");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let hub = start_hub(&data, any, any).await?;
-        let service = ServiceFile::read(&data)?;
-        let mqtts = service.mqtts.ok_or("the hub does not listen for MQTT over TLS")?;
-        let url = service.http.clone().ok_or("the hub does not listen for HTTP")?;
-        let http = url.trim_start_matches("http://").parse()?;
-        let link = Link::start(mqtts).await?;
-        let mut stage =
-            Self { devices: Vec::new(), hub: Some(hub), link, mqtts, http, service, news, folder };
+        let file = ServiceFile::read(&data)?;
+        let http = file.http.as_deref().and_then(|url| url.strip_prefix("http://")?.parse().ok());
+        let (Some(mqtts), Some(http)) = (file.mqtts, http) else {
+            return Err(Failure::new("the hub does not listen as it was told"));
+        };
+        let service = Service::find(&Target { data, server: None, connection_string: None, ca: None })?;
+        let link = Link::start(mqtts).await.map_err(|error| Failure::new("no port for the network").caused_by(error))?;
+        let mut devices = Vec::new();
         for name in names {
-            let request = client.put(format!("{url}/v1/devices/{name}")).bearer_auth(stage.bearer()?);
-            let made: Made = request.send().await?.error_for_status()?.json().await?;
-            let device = Device { name: name.clone(), connection_string: made.connection_string, life: 0, process: None };
-            stage.devices.push(device);
+            let made = service.json(service.request(Method::PUT, &["devices", name])).await?;
+            let connection_string = made.get("connection_string").and_then(Value::as_str);
+            let connection_string = connection_string.ok_or_else(|| Failure::new("the hub made a device without a key"))?;
+            devices.push(Device {
+                name: name.clone(),
+                connection_string: connection_string.to_owned(),
+                life: 0,
+                process: None,
+            });
         }
-        Ok(stage)
+        Ok(Self { devices, hub: Some(hub), link, mqtts, http, service, ca: file.ca, news, folder })
     }
 
-    /// Where the back end reads.
-    pub(super) fn url(&self) -> String {
-        format!("http://{}", self.http)
-    }
-
-    /// What lets the back end in.
-    pub(super) fn bearer(&self) -> Result<String> {
-        let owner: ConnectionString = self.service.connection_string.parse()?;
-        match owner.credential {
-            Credential::Key { policy: Some(policy), key } => Ok(format!("{policy}:{}", key.to_base64())),
-            _ => Err("the service file has no key of a policy".into()),
-        }
+    /// The way of the back end to the hub.
+    pub(super) fn service(&self) -> &Service {
+        &self.service
     }
 
     pub(super) fn cut_network(&self) {
@@ -101,21 +105,22 @@ impl Stage {
 
     /// Starts a device process on its outbox; which life of it this is.
     pub(super) fn start_device(&mut self, index: usize) -> Result<u32> {
-        let device = self.devices.get_mut(index).ok_or("there is no such device")?;
+        let device = self.devices.get_mut(index).ok_or_else(|| Failure::new("there is no such device"))?;
         device.life += 1;
         let life = device.life;
-        let mut child = own_program("demo-device")?
-            .arg("--server")
-            .arg(format!("mqtts://localhost:{}", self.link.address().port()))
-            .arg("--ca")
-            .arg(self.service.ca.as_deref().ok_or("the hub has no certificate of its own")?)
+        let mut command = own_program("demo-device")?;
+        command
+            .args(["--server", &format!("mqtts://localhost:{}", self.link.address().port())])
+            .args(["--life", &life.to_string()])
             .arg("--outbox")
             .arg(self.folder.path().join(&device.name))
-            .args(["--life", &life.to_string()])
-            .env(CONNECTION_STRING, &device.connection_string)
-            .spawn()?;
+            .env(CONNECTION_STRING, &device.connection_string);
+        if let Some(ca) = &self.ca {
+            command.arg("--ca").arg(ca);
+        }
+        let mut child = start(&mut command)?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("a device process has no pipes".into());
+            return Err(Failure::new("a device process has no pipes"));
         };
         device.process = Some((child, stdin));
         let news = self.news.clone();
@@ -140,11 +145,9 @@ impl Stage {
     }
 
     /// SIGKILL.
-    pub(super) async fn kill_device(&mut self, index: usize) -> io::Result<()> {
-        match self.devices.get_mut(index).and_then(|device| device.process.take()) {
-            Some((mut child, _)) => child.kill().await,
-            None => Ok(()),
-        }
+    pub(super) async fn kill_device(&mut self, index: usize) -> Result<()> {
+        let process = self.devices.get_mut(index).and_then(|device| device.process.take());
+        kill(process.map(|(child, _)| child)).await
     }
 
     /// Asks every device to deliver what it has and to close.
@@ -156,11 +159,8 @@ impl Stage {
     }
 
     /// SIGKILL.
-    pub(super) async fn kill_hub(&mut self) -> io::Result<()> {
-        match self.hub.take() {
-            Some(mut hub) => hub.kill().await,
-            None => Ok(()),
-        }
+    pub(super) async fn kill_hub(&mut self) -> Result<()> {
+        kill(self.hub.take()).await
     }
 
     /// Starts the hub again, at the same place.
@@ -170,25 +170,31 @@ impl Stage {
     }
 }
 
-#[derive(Deserialize)]
-struct Made {
-    connection_string: String,
-}
-
-async fn start_hub(data: &PathBuf, mqtts: SocketAddr, http: SocketAddr) -> Result<Child> {
-    let mut hub = own_program("demo-hub")?;
-    hub.arg("--data").arg(data).args(["--mqtts", &mqtts.to_string(), "--http", &http.to_string()]);
-    let mut hub = hub.spawn()?;
-    let mut lines = BufReader::new(hub.stdout.take().ok_or("the hub process has no output")?).lines();
-    match tokio::time::timeout(START, lines.next_line()).await?? {
-        Some(_) => Ok(hub),
-        None => Err("the hub did not start; what it said is above".into()),
+async fn start_hub(data: &Path, mqtts: SocketAddr, http: SocketAddr) -> Result<Child> {
+    let mut command = own_program("demo-hub")?;
+    command.arg("--data").arg(data).args(["--mqtts", &mqtts.to_string(), "--http", &http.to_string()]);
+    let mut hub = start(&mut command)?;
+    let stdout = hub.stdout.take().ok_or_else(|| Failure::new("the hub process has no output"))?;
+    match tokio::time::timeout(START, BufReader::new(stdout).lines().next_line()).await {
+        Ok(Ok(Some(_))) => Ok(hub),
+        _ => Err(Failure::new("the hub of the demo did not start")),
     }
 }
 
 /// This program, with another subcommand; it dies with us.
-fn own_program(subcommand: &str) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+fn own_program(subcommand: &str) -> Result<Command> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| Failure::new("this program does not find itself").caused_by(error))?;
+    let mut command = Command::new(program);
     command.arg(subcommand).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     Ok(command)
+}
+
+fn start(command: &mut Command) -> Result<Child> {
+    command.spawn().map_err(|error| Failure::new("a process of the demo cannot be started").caused_by(error))
+}
+
+async fn kill(process: Option<Child>) -> Result<()> {
+    let Some(mut process) = process else { return Ok(()) };
+    process.kill().await.map_err(|error| Failure::new("a process of the demo cannot be killed").caused_by(error))
 }
