@@ -65,7 +65,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     demo.screen.close();
     played?;
     if options.json {
-        output::line(&json!(report).to_string())?;
+        output::json(&json!(report))?;
     } else {
         output::line(screen::account(&report).trim_end())?;
     }

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
     sync::mpsc,
 };
-use whimbrel::testing::Link;
+use whimbrel::testing::{Fault, Link};
 use whimbrel_hub::ServiceFile;
 
 use super::{
@@ -74,7 +74,7 @@ impl Stage {
             return Err(Failure::new("the hub does not listen as it was told"));
         };
         let service = Service::find(&Target { data, server: None, connection_string: None, ca: None })?;
-        let link = Link::start(mqtts).await.map_err(|error| Failure::new("no port for the network").caused_by(error))?;
+        let link = Link::to(mqtts).await.map_err(|error| Failure::new("no port for the network").caused_by(error))?;
         let mut devices = Vec::new();
         for name in names {
             let made = service.json(service.request(Method::PUT, &["devices", name])).await?;
@@ -96,11 +96,11 @@ impl Stage {
     }
 
     pub(super) fn cut_network(&self) {
-        self.link.cut();
+        self.link.set(Fault::Refuse);
     }
 
     pub(super) fn restore_network(&self) {
-        self.link.restore();
+        self.link.set(Fault::None);
     }
 
     /// Starts a device process on its outbox; which life of it this is.
