@@ -37,7 +37,8 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let connection_string = std::env::var(CONNECTION_STRING);
-    let connection_string = connection_string.map_err(|error| Failure::usage(CONNECTION_STRING).caused_by(error))?;
+    let connection_string =
+        connection_string.map_err(|error| Failure::usage(CONNECTION_STRING).caused_by(error))?;
     let mut device = DeviceOptions::from_connection_string(&connection_string)?
         .server(options.server)
         .outbox_dir(options.outbox)

@@ -104,14 +104,16 @@ impl Ledger {
     /// Whether the reader has found everything that was delivered, so that waiting longer can change nothing.
     pub(super) fn complete(&self) -> bool {
         self.books.iter().all(|book| {
-            book.last.as_ref().is_some_and(|last| book.found.len() as u64 >= last.delivered) && book.missing() == 0
+            book.last.as_ref().is_some_and(|last| book.found.len() as u64 >= last.delivered)
+                && book.missing() == 0
         })
     }
 
     /// The account, to be read at the end.
     pub(super) fn report(&self) -> Report {
         let devices: Vec<Line> = self.books.iter().map(Book::line).collect();
-        let total = devices.iter().fold(Line { device: "total".into(), closed: true, ..Line::default() }, Line::plus);
+        let total =
+            devices.iter().fold(Line { device: "total".into(), closed: true, ..Line::default() }, Line::plus);
         let balanced = total.balanced() && devices.iter().all(Line::balanced);
         Report { balanced, total, devices, alerts_first: self.alerts_first() }
     }
@@ -127,7 +129,11 @@ impl Ledger {
                 let took = at.saturating_duration_since(restored);
                 if id.lane == Lane::Alert {
                     alerts.push(took);
-                    overtaken += arrived.iter().take(place).filter(|(other, later)| other.lane != id.lane && later > at).count();
+                    overtaken += arrived
+                        .iter()
+                        .take(place)
+                        .filter(|(other, later)| other.lane != id.lane && later > at)
+                        .count();
                 } else {
                     telemetry.push(took);
                 }
@@ -154,7 +160,10 @@ impl Book {
         let (confirmed, read) = (self.confirmed.len() as u64, self.found.len() as u64);
         // What the outbox still holds, or has given up and said so, is not lost. Everything it calls delivered must be at
         // the hub, and everything it once confirmed must be somewhere.
-        let lost = last.delivered.saturating_sub(read).max(self.missing().saturating_sub(last.queued + last.given_up()));
+        let lost = last
+            .delivered
+            .saturating_sub(read)
+            .max(self.missing().saturating_sub(last.queued + last.given_up()));
         Line {
             device: self.device.clone(),
             closed: self.last.is_some() && last.balances(),
@@ -334,8 +343,13 @@ mod tests {
         for (id, ms) in [(alert, 10), (telemetry(2), 20), (telemetry(3), 30), (telemetry(4), 40)] {
             ledger.found("d", id, after(ms));
         }
-        let expected =
-            AlertsFirst { alerts: 1, alerts_median_ms: 10, telemetry: 3, telemetry_median_ms: 30, overtaken: 2 };
+        let expected = AlertsFirst {
+            alerts: 1,
+            alerts_median_ms: 10,
+            telemetry: 3,
+            telemetry_median_ms: 30,
+            overtaken: 2,
+        };
         assert_eq!(ledger.report().alerts_first, Some(expected));
     }
 }

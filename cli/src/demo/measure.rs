@@ -50,7 +50,8 @@ impl Meter {
 
         let total_memory = self.system.total_memory().max(1) as f64;
         let used_memory = total_memory - self.system.available_memory() as f64;
-        let disk = self.disks.iter().map(|disk| disk.usage()).map(|usage| usage.read_bytes + usage.written_bytes);
+        let disk =
+            self.disks.iter().map(|disk| disk.usage()).map(|usage| usage.read_bytes + usage.written_bytes);
         let network = self.networks.values().map(|network| network.received() + network.transmitted());
         let values = [
             ("cpu", f64::from(self.system.global_cpu_usage()), "%"),

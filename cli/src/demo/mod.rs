@@ -153,12 +153,16 @@ impl Demo {
             Act::KillHub => {
                 self.stage.kill_hub().await?;
                 self.picture.hub_up = false;
-                self.now("SIGKILL to the hub: what it acknowledged is on its disk, the rest is in the outboxes");
+                self.now(
+                    "SIGKILL to the hub: what it acknowledged is on its disk, the rest is in the outboxes",
+                );
             }
             Act::StartHub => {
                 self.stage.start_hub().await?;
                 self.picture.hub_up = true;
-                self.now("the hub is back: devices resend what was not acknowledged, and it stores nothing twice");
+                self.now(
+                    "the hub is back: devices resend what was not acknowledged, and it stores nothing twice",
+                );
             }
         }
         Ok(())

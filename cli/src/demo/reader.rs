@@ -111,7 +111,8 @@ mod tests {
     fn reading_goes_on_behind_the_last_event_of_each_partition() {
         let mut positions = Positions::default();
         assert_eq!(positions.to_string(), "");
-        let line = r#"{"partition":2,"sequence":7,"device":"d","system":{"message_id":"alert-1-3"},"body":{}}"#;
+        let line =
+            r#"{"partition":2,"sequence":7,"device":"d","system":{"message_id":"alert-1-3"},"body":{}}"#;
         let id = Id { lane: Lane::Alert, life: 1, number: 3 };
         assert_eq!(positions.read(line.as_bytes()), Some(Found { device: "d".into(), id }));
         assert_eq!(positions.read(br#"{"partition":0,"sequence":0,"device":"d","system":{}}"#), None);

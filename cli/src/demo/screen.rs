@@ -65,7 +65,8 @@ impl Screen {
 
 fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     let [top, now, table] =
-        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1)]).areas(frame.area());
+        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1)])
+            .areas(frame.area());
     let good = picture.network_up && picture.hub_up;
     let headline = Span::raw(picture.headline());
     frame.render_widget(Paragraph::new(Line::from(if good { headline } else { headline.red() })), top);
@@ -101,7 +102,16 @@ fn row(row: &picture::Row) -> Row<'static> {
 pub(super) fn account(report: &Report) -> String {
     let mut text = format!(
         "{:10} {:>9} = {:>9} + {:>7} + {:>7} + {:>8} + {:>6}   {:>5} {:>10} {:>12}\n",
-        "account", "accepted", "delivered", "expired", "dropped", "rejected", "queued", "lost", "duplicates", "out of order"
+        "account",
+        "accepted",
+        "delivered",
+        "expired",
+        "dropped",
+        "rejected",
+        "queued",
+        "lost",
+        "duplicates",
+        "out of order"
     );
     for line in report.devices.iter().chain([&report.total]) {
         text += &format!(
@@ -124,7 +134,11 @@ pub(super) fn account(report: &Report) -> String {
             text += &format!(
                 "\nWhen the network came back, {} alerts that had waited were in after {} ms (median), {} measurements \
                  after {} ms;\nalerts overtook measurements accepted before them {} times.\n",
-                first.alerts, first.alerts_median_ms, first.telemetry, first.telemetry_median_ms, first.overtaken
+                first.alerts,
+                first.alerts_median_ms,
+                first.telemetry,
+                first.telemetry_median_ms,
+                first.overtaken
             );
         }
         None => text += "\nNo alert happened to wait while the network was cut.\n",
@@ -152,7 +166,8 @@ mod tests {
 
     #[test]
     fn the_table_shows_each_device_and_what_is_happening() {
-        let mut picture = Picture::new(Duration::from_secs(20), ["sensor-1".to_owned(), "sensor-2".to_owned()]);
+        let mut picture =
+            Picture::new(Duration::from_secs(20), ["sensor-1".to_owned(), "sensor-2".to_owned()]);
         picture.now = "the network is cut".into();
         picture.network_up = false;
         picture.rows[0].alive = true;
@@ -162,7 +177,9 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(140, 6)).unwrap();
         terminal.draw(|frame| draw(frame, &picture)).unwrap();
         let shown = terminal.backend().to_string();
-        for wanted in ["network CUT", "the network is cut", "sensor-1", "connected", "12", "█", "sensor-2", "KILLED"] {
+        for wanted in
+            ["network CUT", "the network is cut", "sensor-1", "connected", "12", "█", "sensor-2", "KILLED"]
+        {
             assert!(shown.contains(wanted), "{wanted} is missing in:\n{shown}");
         }
     }

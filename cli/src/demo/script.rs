@@ -43,7 +43,9 @@ mod tests {
         for devices in [1, 4] {
             let length = Duration::from_secs(20);
             let acts = acts(length, devices);
-            assert!(acts.windows(2).all(|pair| pair[0].0 < pair[1].0) && acts.iter().all(|(at, _)| *at < length));
+            assert!(
+                acts.windows(2).all(|pair| pair[0].0 < pair[1].0) && acts.iter().all(|(at, _)| *at < length)
+            );
             let place = |wanted: &dyn Fn(Act) -> bool| acts.iter().position(|(_, act)| wanted(*act)).unwrap();
             let victim = |act| matches!(act, Act::KillDevice(index) if index < devices);
             assert!(place(&|act| act == Act::CutNetwork) < place(&|act| act == Act::RestoreNetwork));

@@ -64,7 +64,8 @@ impl Stage {
     /// Starts the hub, makes the devices known to it, and puts the network in between. No device runs yet.
     pub(super) async fn build(names: &[String], news: mpsc::Sender<News>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("whimbrel-demo-").tempdir();
-        let folder = folder.map_err(|error| Failure::new("there is no room for the demo").caused_by(error))?;
+        let folder =
+            folder.map_err(|error| Failure::new("there is no room for the demo").caused_by(error))?;
         let data = folder.path().join("hub");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let hub = start_hub(&data, any, any).await?;
@@ -74,12 +75,15 @@ impl Stage {
             return Err(Failure::new("the hub does not listen as it was told"));
         };
         let service = Service::find(&Target { data, server: None, connection_string: None, ca: None })?;
-        let link = Link::to(mqtts).await.map_err(|error| Failure::new("no port for the network").caused_by(error))?;
+        let link = Link::to(mqtts)
+            .await
+            .map_err(|error| Failure::new("no port for the network").caused_by(error))?;
         let mut devices = Vec::new();
         for name in names {
             let made = service.json(service.request(Method::PUT, &["devices", name])).await?;
             let connection_string = made.get("connection_string").and_then(Value::as_str);
-            let connection_string = connection_string.ok_or_else(|| Failure::new("the hub made a device without a key"))?;
+            let connection_string =
+                connection_string.ok_or_else(|| Failure::new("the hub made a device without a key"))?;
             devices.push(Device {
                 name: name.clone(),
                 connection_string: connection_string.to_owned(),
@@ -184,7 +188,8 @@ async fn start_hub(data: &Path, mqtts: SocketAddr, http: SocketAddr) -> Result<C
 /// This program, with another subcommand; it dies with us.
 fn own_program(subcommand: &str) -> Result<Command> {
     let program = std::env::current_exe();
-    let program = program.map_err(|error| Failure::new("this program does not find itself").caused_by(error))?;
+    let program =
+        program.map_err(|error| Failure::new("this program does not find itself").caused_by(error))?;
     let mut command = Command::new(program);
     command.arg(subcommand).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     Ok(command)
@@ -196,5 +201,8 @@ fn start(command: &mut Command) -> Result<Child> {
 
 async fn kill(process: Option<Child>) -> Result<()> {
     let Some(mut process) = process else { return Ok(()) };
-    process.kill().await.map_err(|error| Failure::new("a process of the demo cannot be killed").caused_by(error))
+    process
+        .kill()
+        .await
+        .map_err(|error| Failure::new("a process of the demo cannot be killed").caused_by(error))
 }
