@@ -1,6 +1,7 @@
 //! The `whimbrel` command: runs a hub, manages devices, sends, watches. Thin: what it does, the libraries do.
 
 mod commands;
+mod demo;
 mod failure;
 mod output;
 mod service;
@@ -26,6 +27,8 @@ In an empty folder:
   whimbrel device add thermostat-1             a device, and its connection string
   whimbrel send thermostat-1 '{\"t\":21.5}'      an event from it
   whimbrel monitor --follow                    events as they come
+Without any folder:
+  whimbrel demo                                all of it, with cut networks and killed processes
 
 Exit codes:
   0  done
@@ -49,6 +52,12 @@ enum Command {
     Send(send::Arguments),
     /// Show events: those there are, or as they come
     Monitor(monitor::Arguments),
+    /// Show the main job while everything goes wrong: cut network, killed device, killed hub
+    Demo(demo::Options),
+    #[command(hide = true)]
+    DemoDevice(demo::device::Options),
+    #[command(hide = true)]
+    DemoHub(demo::hub::Options),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -74,6 +83,9 @@ fn main() -> ExitCode {
         Command::Hub(arguments) => in_runtime(hub::run(arguments)),
         Command::Device(command) => in_runtime(device::run(command)),
         Command::Send(arguments) => in_runtime(send::run(arguments)),
+        Command::Demo(options) => in_runtime(demo::run(options)),
+        Command::DemoDevice(options) => in_runtime(demo::device::run(options)),
+        Command::DemoHub(options) => in_runtime(demo::hub::run(options)),
         Command::Monitor(arguments) => in_runtime(monitor::run(arguments)),
     };
     result.unwrap_or_else(|failure| failure.report())
