@@ -3,14 +3,30 @@
 //! A journal is a folder of segments. Records are appended, made durable in groups (one write and one sync for
 //! everything that is ready, never waiting for more), read in order, and given back by trimming from the front.
 
+mod commit;
 mod disk;
+mod memory;
+mod prepare;
+mod reader;
+mod real;
+mod record;
+mod recover;
+mod scan;
+mod segment;
+mod stage;
+mod state;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
-
+use self::state::Shared;
+pub use self::{
+    disk::{Disk, DiskFile},
+    memory::MemoryDisk,
+    reader::Reader,
+    real::RealDisk,
+};
 use crate::Result;
 
 /// Number of a data record: 1 for the first one ever, then without gaps, never used twice.
@@ -19,12 +35,19 @@ pub type Lsn = u64;
 /// Sizes and timing of a journal.
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
-    /// Bytes of one segment file. Default 8 MiB; at least 64 KiB. A record has to fit into one segment.
+    /// Bytes of one segment file. Default 8 MiB; 64 KiB to 2 GiB. A batch of records has to fit into one segment. The
+    /// first segments of a journal are smaller.
     pub segment_bytes: u64,
     /// Trimmed segments kept for reuse. Default 2.
     pub spare_segments: usize,
     /// When set, lazily appended records are committed at least this often.
     pub sync_interval: Option<Duration>,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 8 * 1024 * 1024, spare_segments: 2, sync_interval: None }
+    }
 }
 
 /// What a record is.
@@ -121,7 +144,8 @@ pub struct JournalStats {
     pub commits: u64,
     /// Bytes of all segment files.
     pub disk_bytes: u64,
-    /// Bytes from the first record that is not trimmed to the end.
+    /// Bytes from the first record that is not trimmed to the end; up to a segment more where that is not known without
+    /// reading.
     pub live_bytes: u64,
 }
 
@@ -131,131 +155,135 @@ pub struct Journal {
     inner: Arc<Inner>,
 }
 
-struct Inner {}
+/// Ends the threads when the last handle goes.
+struct Inner {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
 
 impl Journal {
     /// Opens or creates the journal in `disk` and recovers it. Reads the last segment only (and, when that one's header
     /// is damaged, the one before).
     ///
     /// # Errors
-    /// `InUse` naming the process that holds the lock; `JournalVersion`; `JournalIo`; `DiskFull`. Never fails for
-    /// torn or damaged records.
+    /// `InUse` naming the process that holds the lock; `JournalVersion`; `JournalIo`; `DiskFull`; `InvalidArgument` for
+    /// options out of bounds. Never fails for torn or damaged records.
     pub fn open(disk: Arc<dyn Disk>, options: JournalOptions) -> Result<(Self, Recovery)> {
-        let _ = (disk, options);
-        unimplemented!()
+        let (shared, recovery) = recover::open(disk, options)?;
+        Ok((Self { inner: Arc::new(Inner { shared }) }, recovery))
     }
 
     /// Stages `records`, in order, all or none. Returns at once: the batch is durable when [`Journal::durable`] of the
     /// ticket returns. `snapshot` is called only when this append starts a new segment, and writes the owner's whole
-    /// state as of just before this batch: recovery starts from it and applies the notes that follow.
+    /// state as of just before this batch: recovery starts from it and applies the notes that follow. It must not call
+    /// the journal.
+    ///
+    /// Waits only when the next segment is needed before it has been prepared, or when more than 16 MiB wait for the
+    /// disk, which a caller that waits for its tickets does not see.
     ///
     /// # Errors
-    /// `PayloadTooLarge` when a record does not fit into a segment; `DiskFull` when no space could be reserved (nothing
-    /// was staged, later appends may succeed); `JournalIo` after a failed write or sync, until reopened.
+    /// `PayloadTooLarge` when the batch is over [`Journal::batch_limit`]; `DiskFull` when no space could be reserved
+    /// (nothing was staged, later appends may succeed); `JournalIo` after a failed write or sync, until reopened;
+    /// `Closed`.
     pub fn append(
         &self,
         records: &[Record<'_>],
         urgency: Urgency,
         snapshot: &mut dyn FnMut(&mut Vec<u8>),
     ) -> Result<Appended> {
-        let _ = (records, urgency, snapshot);
-        unimplemented!()
+        self.shared().append(records, urgency, snapshot)
+    }
+
+    /// Most bytes one batch may have, where each record counts with its payload and up to 23 bytes more.
+    pub fn batch_limit(&self) -> u64 {
+        self.shared().batch_limit()
     }
 
     /// Waits until everything up to `ticket` is on stable storage, and makes that happen now if it was lazy.
     /// Cancelling changes nothing.
     ///
     /// # Errors
-    /// `JournalIo` or `DiskFull` when the write or sync failed.
+    /// `JournalIo` when the write or sync failed.
     pub async fn durable(&self, ticket: Ticket) -> Result<()> {
-        let _ = ticket;
-        unimplemented!()
+        self.shared().durable(ticket.0, "journal.durable").await
     }
 
-    /// [`Journal::durable`] for threads outside a runtime.
+    /// [`Journal::durable`] for threads outside a runtime. The thread commits by itself when no commit runs, so append
+    /// lazily in front of it.
     ///
     /// # Errors
     /// As there.
     pub fn wait_durable(&self, ticket: Ticket) -> Result<()> {
-        let _ = ticket;
-        unimplemented!()
+        self.shared().wait_durable(ticket.0, "journal.durable")
     }
 
     /// Whether `ticket` is durable already, without waiting.
     pub fn is_durable(&self, ticket: Ticket) -> bool {
-        let _ = ticket;
-        unimplemented!()
+        self.shared().is_durable(ticket.0)
     }
 
-    /// The ticket that covers everything appended so far.
+    /// The ticket that covers everything appended and trimmed so far.
     pub fn latest(&self) -> Ticket {
-        unimplemented!()
+        Ticket(self.shared().state().ticket)
     }
 
     /// Number the next data record will get. Stable only while the caller is the one who appends.
     pub fn next_lsn(&self) -> Lsn {
-        unimplemented!()
+        self.shared().state().next
     }
 
     /// First data record that is not trimmed.
     pub fn first_lsn(&self) -> Lsn {
-        unimplemented!()
+        self.shared().state().trimmed + 1
     }
 
     /// Last data record that is durable; `first_lsn() - 1` when none is.
     pub fn durable_lsn(&self) -> Lsn {
-        unimplemented!()
+        let state = self.shared().state();
+        state.durable.lsn.max(state.trimmed)
     }
 
     /// Gives up all data records up to and including `up_to`. Lazy: recorded with the next commit; segments are reused
     /// only after that commit, so that a crash never finds a state older than the records left.
     ///
     /// # Errors
-    /// `JournalIo` when the journal is poisoned.
+    /// `JournalIo` when the journal is poisoned; `Closed`.
     pub fn trim(&self, up_to: Lsn) -> Result<()> {
-        let _ = up_to;
-        unimplemented!()
+        self.shared().trim(up_to)
     }
 
     /// Reads durable data records from `from` (or the first one that is left). Blocking disk reads.
     pub fn reader(&self, from: Lsn) -> Reader {
-        let _ = from;
-        unimplemented!()
+        Reader::new(self.clone(), from)
     }
 
     /// Figures.
     pub fn stats(&self) -> JournalStats {
-        unimplemented!()
+        let state = self.shared().state();
+        JournalStats { live_bytes: state.live_bytes(), ..state.stats }
     }
 
-    /// Commits everything and stops; later appends fail with `Closed`. Blocking.
+    /// Commits everything and stops; later appends fail with `Closed`. Blocking. When it returns, also with an error,
+    /// the folder can be opened again.
     ///
     /// # Errors
     /// As [`Journal::durable`].
     pub fn close(&self) -> Result<()> {
-        unimplemented!()
+        self.shared().close()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
     }
 }
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Journal").finish_non_exhaustive()
-    }
-}
-
-/// Reads forward. Keeps a read buffer only between calls that returned a record.
-pub struct Reader {
-    journal: Journal,
-}
-
-impl Reader {
-    /// The next durable record, or `None` at the durable end (call again later). Records trimmed meanwhile are skipped.
-    ///
-    /// # Errors
-    /// `JournalIo` when the disk cannot be read.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<Read>> {
-        let _ = &self.journal;
-        unimplemented!()
     }
 }
