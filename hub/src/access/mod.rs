@@ -5,24 +5,18 @@
 mod certificates;
 mod policies;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use whimbrel::{
     Error, ErrorKind, Result,
-    auth::{Key, SasToken},
+    auth::{CLOCK_SKEW, Key, SasToken},
 };
 
 use crate::registry::{Authentication, Device, Registry};
 use certificates::Authorities;
 
 pub use policies::{Policies, Policy, Rights};
-
-/// How far clocks may be apart.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A device (or module) that was let in.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +61,12 @@ impl Right {
     }
 }
 
-/// Texts of `iothub-connection-auth-method`.
+/// Texts of `iothub-connection-auth-method`. The event log has short forms for them.
+const DEVICE_SAS: &str = r#"{"scope":"device","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#;
+const HUB_SAS: &str = r#"{"scope":"hub","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#;
+const DEVICE_X509: &str =
+    r#"{"scope":"device","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}"#;
+
 struct AuthMethods {
     device_sas: Arc<str>,
     hub_sas: Arc<str>,
@@ -103,19 +102,15 @@ impl Access {
         authorities: &[CertificateDer<'_>],
         host_name: impl Into<Arc<str>>,
     ) -> Result<Self> {
-        let text = |scope: &str, kind: &str| {
-            let rest = r#""issuer":"iothub","acceptingIpFilterRule":null"#;
-            Arc::from(format!(r#"{{"scope":"{scope}","type":"{kind}",{rest}}}"#))
-        };
         let inner = Inner {
             registry,
             policies,
             authorities: Authorities::new(authorities)?,
             host_name: host_name.into(),
             auth_methods: AuthMethods {
-                device_sas: text("device", "sas"),
-                hub_sas: text("hub", "sas"),
-                device_x509: text("device", "x509"),
+                device_sas: DEVICE_SAS.into(),
+                hub_sas: HUB_SAS.into(),
+                device_x509: DEVICE_X509.into(),
             },
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -136,8 +131,8 @@ impl Access {
     ) -> Result<Admitted> {
         let inner = &*self.inner;
         let token = SasToken::parse(token)?;
-        let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(token.expiry));
-        let expires_at = check_time(expires_at, now)?;
+        let expires_at = token.expires_at();
+        check_time(expires_at, now)?;
         let identity = inner.identity(device, module)?;
         let host = &inner.host_name;
         let resource = format!("{host}/devices/{device}");
@@ -183,9 +178,9 @@ impl Access {
         now: SystemTime,
     ) -> Result<Admitted> {
         let inner = &*self.inner;
-        let expires_at = check_time(Some(expires_at), now)?;
+        check_time(expires_at, now)?;
         let identity = inner.identity(device, module)?;
-        let made_by = |key: &Key| is_equal(key, &key.sign(signed), signature);
+        let made_by = |key: &Key| key.verifies(&[signed], signature);
         let auth_method = match named(policy) {
             Some(policy) => {
                 let policy = inner.policy(policy, Right::DeviceConnect)?;
@@ -259,12 +254,12 @@ impl Access {
             return inner.service_by_key(credential, right);
         }
         let token = SasToken::parse(credential)?;
-        check_time(UNIX_EPOCH.checked_add(Duration::from_secs(token.expiry)), now)?;
+        check_time(token.expires_at(), now)?;
         let Some(policy) = named(token.policy.as_deref()) else {
             return Err(refused("the token names no policy (skn); a device's key is not for services"));
         };
         let policy = inner.policy(policy, right)?;
-        if !covers(&token, &format!("{}/{}", inner.host_name, resource.trim_matches('/'))) {
+        if !token.covers(&format!("{}/{}", inner.host_name, resource.trim_matches('/'))) {
             return Err(refused("the token is for another resource").with("resource", resource));
         }
         // Event Hubs programs sign with the text of the key.
@@ -318,10 +313,10 @@ impl Inner {
         };
         let key = Key::from_base64(text).map_err(|_| refused("the key is not base64"))?;
         let policy = self.policy(name, right)?;
-        let label = b"whimbrel bearer";
-        if !any_key(&policy.primary, &policy.secondary, |known| {
-            is_equal(known, &known.sign(label), &key.sign(label))
-        }) {
+        // Compared as signatures, which takes the same time wherever they differ.
+        let label: &[u8] = b"whimbrel bearer";
+        let given = key.sign(label);
+        if !any_key(&policy.primary, &policy.secondary, |known| known.verifies(&[label], &given)) {
             return Err(wrong_key(Some(name)));
         }
         Ok(Arc::clone(&policy.name))
@@ -341,27 +336,11 @@ fn any_key(primary: &Key, secondary: &Key, is_right: impl Fn(&Key) -> bool) -> b
     first | second
 }
 
-/// Compares under a second signature: where the first difference is says nothing about the inputs.
-fn is_equal(key: &Key, expected: &[u8], given: &[u8]) -> bool {
-    key.sign(expected) == key.sign(given)
-}
-
-/// Whether the token is for the resource; Event Hubs programs put a scheme before the host.
-fn covers(token: &SasToken, resource: &str) -> bool {
-    if token.covers(resource) {
-        return true;
+fn check_time(expires_at: SystemTime, now: SystemTime) -> Result<()> {
+    match expires_at.checked_add(CLOCK_SKEW) {
+        Some(end) if end <= now => Err(refused("the token has expired")),
+        _ => Ok(()),
     }
-    let schemes = ["sb://", "sb%3a%2f%2f", "amqps://", "amqps%3a%2f%2f"];
-    schemes.iter().filter_map(|scheme| strip_prefix_ignoring_case(&token.resource, scheme)).any(|rest| {
-        let token = SasToken { resource: rest.to_owned(), ..token.clone() };
-        token.covers(resource)
-    })
-}
-
-fn check_time(expires_at: Option<SystemTime>, now: SystemTime) -> Result<SystemTime> {
-    let expires_at = expires_at.ok_or_else(|| refused("the token's expiry is not a time"))?;
-    let ended = expires_at.checked_add(CLOCK_SKEW).is_some_and(|end| end <= now);
-    if ended { Err(refused("the token has expired")) } else { Ok(expires_at) }
 }
 
 fn admitted(identity: &Device, auth_method: &Arc<str>, expires_at: Option<SystemTime>) -> Admitted {
@@ -393,5 +372,17 @@ fn wrong_key(policy: Option<&str>) -> Error {
     match policy {
         Some(policy) => error.with("policy", policy),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_event_log_has_short_forms_of_what_is_stamped() {
+        for text in [DEVICE_SAS, HUB_SAS, DEVICE_X509] {
+            assert!(crate::store::AUTH_METHODS.contains(&text), "{text}");
+        }
     }
 }

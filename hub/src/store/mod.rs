@@ -3,6 +3,7 @@
 //! The trait says what is kept and promised; how is the engine's own business.
 
 mod embedded;
+mod hash;
 mod log;
 mod rows;
 
@@ -14,7 +15,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use whimbrel::{Result, journal::Ticket};
 
+#[cfg(test)]
+pub(crate) use embedded::AUTH_METHODS;
 pub use embedded::Embedded;
+pub(crate) use hash::fnv1a;
 pub use log::{Entry, Event, Origin, PartitionState, Place, Position};
 pub use rows::{Authentication, Device, DeviceChange, DeviceCounts, KeySlot, PolicyRow};
 
@@ -30,7 +34,7 @@ pub struct StoreOptions {
     pub folder: Option<PathBuf>,
     /// Partitions of the event log, 1 to 32. Fixed when the folder is created. Default 4.
     pub partitions: u32,
-    /// Bytes of one segment file of the event log. Default 64 MiB.
+    /// Bytes of one segment file of the event log. Default 16 MiB.
     pub segment_bytes: u64,
     /// Bytes of recent events kept in memory, so that readers at the end need no disk. Default 16 MiB.
     pub tail_bytes: usize,
@@ -38,7 +42,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { folder: None, partitions: 4, segment_bytes: 64 << 20, tail_bytes: 16 << 20 }
+        Self { folder: None, partitions: 4, segment_bytes: 16 << 20, tail_bytes: 16 << 20 }
     }
 }
 

@@ -3,22 +3,44 @@
 mod database;
 mod devices;
 mod groups;
+mod log;
+mod marks;
+mod points;
+mod reader;
+mod record;
+mod recovery;
+mod saved;
 mod schema;
+mod tail;
+mod upkeep;
 
 use std::{sync::Arc, time::SystemTime};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use whimbrel::{Error, ErrorKind, Result, journal::Ticket};
+use whimbrel::{
+    Error, ErrorKind, Result,
+    journal::{Disk, MemoryDisk, RealDisk, Ticket},
+};
 
 use super::{
     Authentication, Device, DeviceChange, DeviceCounts, Entry, LogReader, PartitionState, Place, PolicyRow,
     Position, Retention, Store, StoreOptions,
 };
-use database::{Database, failed};
+use database::{Database, failed, locked};
+use log::{EventLog, MAX_PARTITIONS};
+use reader::PartitionReader;
+use upkeep::Upkeep;
 
-/// The engine in this process. Cheap to clone behind its `Arc`.
+#[cfg(test)]
+pub(crate) use record::AUTH_METHODS;
+
+const OPEN: &str = "store.open";
+
+/// The engine in this process.
 pub struct Embedded {
+    log: Arc<EventLog>,
     database: Database,
+    upkeep: tokio::sync::Mutex<Upkeep>,
     partitions: u32,
 }
 
@@ -30,24 +52,32 @@ impl Embedded {
     /// `InUse` naming the process that has the folder; `InvalidArgument` for a number of partitions that is not the
     /// one the folder was created with; `JournalVersion`, `JournalIo`, `JournalCorrupt`, `DiskFull`.
     pub fn open(options: &StoreOptions) -> Result<Arc<Self>> {
-        if !(1..=32).contains(&options.partitions) {
-            let text = "a hub has 1 to 32 partitions";
-            return Err(Error::new(ErrorKind::InvalidArgument, "store.open", text)
+        let disk: Arc<dyn Disk> = match &options.folder {
+            Some(folder) => Arc::new(RealDisk::create(folder.join("events")).map_err(|error| {
+                Error::new(ErrorKind::JournalIo, OPEN, "the data folder cannot be created")
+                    .with("folder", folder.display())
+                    .caused_by(error)
+            })?),
+            None => Arc::new(MemoryDisk::default()),
+        };
+        Self::open_on(disk, options)
+    }
+
+    /// [`Embedded::open`] with the events on another disk.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Arc<Self>> {
+        if !(1..=MAX_PARTITIONS as u32).contains(&options.partitions) {
+            return Err(Error::new(ErrorKind::InvalidArgument, OPEN, "a hub has 1 to 32 partitions")
                 .with("partitions", options.partitions));
         }
-        let path = match &options.folder {
-            Some(folder) => {
-                std::fs::create_dir_all(folder).map_err(|error| {
-                    Error::new(ErrorKind::JournalIo, "store.open", "the data folder cannot be created")
-                        .with("folder", folder.display())
-                        .caused_by(error)
-                })?;
-                Some(folder.join("hub.sqlite"))
-            }
-            None => None,
-        };
+        // The journal's lock keeps a second process out of both.
+        let (journal, found) = recovery::open_journal(disk, options)?;
+        let path = options.folder.as_ref().map(|folder| folder.join("hub.sqlite"));
         let database = Database::open(path.as_deref(), options.partitions)?;
-        Ok(Arc::new(Self { database, partitions: options.partitions }))
+        let log = Arc::new(recovery::open(journal, &found, &database, options)?);
+        Ok(Arc::new(Self { log, database, upkeep: Default::default(), partitions: options.partitions }))
     }
 }
 
@@ -57,27 +87,23 @@ impl Store for Embedded {
     }
 
     fn append(&self, batch: &[Entry<'_>], places: &mut Vec<Place>) -> Result<Ticket> {
-        let _ = (batch, places);
-        unimplemented!()
+        self.log.append(batch, places)
     }
 
     fn durable(&self, ticket: Ticket) -> BoxFuture<'_, Result<()>> {
-        let _ = ticket;
-        unimplemented!()
+        self.log.journal.durable(ticket).boxed()
     }
 
     fn partitions(&self) -> Vec<PartitionState> {
-        unimplemented!()
+        self.log.partitions()
     }
 
     fn reader(&self, partition: u32, from: Position) -> Result<Box<dyn LogReader>> {
-        let _ = (partition, from);
-        unimplemented!()
+        Ok(Box::new(PartitionReader::new(Arc::clone(&self.log), partition, from)?))
     }
 
     fn maintain(&self, retention: Retention, now: SystemTime) -> BoxFuture<'_, Result<()>> {
-        let _ = (retention, now);
-        unimplemented!()
+        async move { self.upkeep.lock().await.run(&self.log, &self.database, retention, now).await }.boxed()
     }
 
     fn device(&self, id: &str) -> Result<Option<Device>> {
@@ -117,7 +143,15 @@ impl Store for Embedded {
 
     fn remove_device(&self, id: &str, etag: Option<&str>) -> BoxFuture<'_, Result<()>> {
         let (id, etag) = (id.to_owned(), etag.map(str::to_owned));
-        self.database.write("registry.delete", move |db| devices::remove(db, &id, etag.as_deref())).boxed()
+        async move {
+            let device = id.clone();
+            self.database
+                .write("registry.delete", move |db| devices::remove(db, &device, etag.as_deref()))
+                .await?;
+            locked(&self.log.state).marks.forget(&id);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn policies(&self, wanted: Vec<PolicyRow>) -> BoxFuture<'_, Result<Vec<PolicyRow>>> {
@@ -160,8 +194,14 @@ impl Store for Embedded {
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         async move {
+            self.log.stop();
+            let saved = self.upkeep.lock().await.save(&self.log, &self.database, SystemTime::now()).await;
             self.database.close().await;
-            Ok(())
+            let journal = self.log.journal.clone();
+            let closed = tokio::task::spawn_blocking(move || journal.close()).await.map_err(|error| {
+                Error::new(ErrorKind::Internal, "store.close", "closing did not finish").caused_by(error)
+            })?;
+            closed.and(saved)
         }
         .boxed()
     }

@@ -52,11 +52,6 @@ CREATE TABLE log_state (
     state BLOB NOT NULL
 ) STRICT;
 
-CREATE TABLE log_points (
-    lsn INTEGER PRIMARY KEY,
-    point BLOB NOT NULL
-) STRICT;
-
 CREATE TABLE log_marks (
     device TEXT NOT NULL,
     generation TEXT NOT NULL,
