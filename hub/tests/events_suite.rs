@@ -195,7 +195,8 @@ async fn resends_are_stored_once(place: log_support::Place) {
     let other = sender("d2");
     let origin = Origin { outbox: "a", lane: Telemetry, number: 1 };
     let mut places = Vec::new();
-    log.append(&[NewEvent { sender: &other, message: &text("x"), origin: Some(origin) }], &mut places).unwrap();
+    log.append(&[NewEvent { sender: &other, message: &text("x"), origin: Some(origin) }], &mut places)
+        .unwrap();
     assert!(places[0].sequence.is_some());
     // Who offers no origin is never taken for a resend.
     for _ in 0..3 {
@@ -479,7 +480,8 @@ async fn closing_ends_everything(place: log_support::Place) {
     log.close().await.unwrap();
     log.close().await.unwrap();
     assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Closed);
-    let refused = log.append(&[NewEvent { sender: &sender("d1"), message: &text("x"), origin: None }], &mut Vec::new());
+    let refused =
+        log.append(&[NewEvent { sender: &sender("d1"), message: &text("x"), origin: None }], &mut Vec::new());
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(log.groups().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(log.add_group("g").await.unwrap_err().kind(), ErrorKind::Closed);
@@ -497,8 +499,10 @@ async fn many_senders_at_once(place: log_support::Place) {
                 let sender = sender(&format!("d{device}"));
                 for round in 0..rounds {
                     // Each batch repeats half of the one before.
-                    let numbers: Vec<u64> = ((round * batch).saturating_sub(5)..(round + 1) * batch).collect();
-                    let messages: Vec<Message> = numbers.iter().map(|number| text(&number.to_string())).collect();
+                    let numbers: Vec<u64> =
+                        ((round * batch).saturating_sub(5)..(round + 1) * batch).collect();
+                    let messages: Vec<Message> =
+                        numbers.iter().map(|number| text(&number.to_string())).collect();
                     let events: Vec<NewEvent<'_>> = std::iter::zip(&numbers, &messages)
                         .map(|(number, message)| NewEvent {
                             sender: &sender,
@@ -540,5 +544,5 @@ async fn partitions_of_devices_are_pinned() {
     }
 }
 
-const PINNED_4: [u32; 4] = [0, 0, 0, 0];
-const PINNED_32: [u32; 4] = [0, 0, 0, 0];
+const PINNED_4: [u32; 4] = [2, 3, 0, 2];
+const PINNED_32: [u32; 4] = [30, 11, 12, 2];

@@ -12,18 +12,18 @@ use whimbrel_hub::{
 };
 
 /// Where a test keeps its log.
-pub enum Place {
+pub(crate) enum Place {
     Folder(TempDir),
     Memory,
 }
 
 impl Place {
-    pub fn folder() -> Self {
+    pub(crate) fn folder() -> Self {
         Self::Folder(tempfile::tempdir().unwrap())
     }
 
     /// Another, empty place of the same kind.
-    pub fn next(&self) -> Self {
+    pub(crate) fn next(&self) -> Self {
         match self {
             Self::Folder(_) => Self::folder(),
             Self::Memory => Self::Memory,
@@ -32,9 +32,9 @@ impl Place {
 }
 
 /// An open log. Its own upkeep never removes anything: tests do that themselves.
-pub struct Log {
-    pub events: Events,
-    pub store: Arc<dyn Store>,
+pub(crate) struct Log {
+    pub(crate) events: Events,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 impl Deref for Log {
@@ -46,30 +46,30 @@ impl Deref for Log {
 }
 
 impl Log {
-    pub fn open(place: &Place, options: StoreOptions) -> Self {
+    pub(crate) fn open(place: &Place, options: StoreOptions) -> Self {
         match place {
             Place::Folder(folder) => Self::open_in(folder.path(), options),
             Place::Memory => Self::start(Embedded::open(&options).unwrap()),
         }
     }
 
-    pub fn open_in(folder: &Path, options: StoreOptions) -> Self {
+    pub(crate) fn open_in(folder: &Path, options: StoreOptions) -> Self {
         Self::start(Embedded::open(&StoreOptions { folder: Some(folder.to_owned()), ..options }).unwrap())
     }
 
-    pub fn start(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn start(store: Arc<dyn Store>) -> Self {
         let retention = Retention { time: Duration::MAX, bytes: u64::MAX };
         let events = Events::start(Arc::clone(&store), EventOptions { retention });
         Self { events, store }
     }
 
     /// Stores one event, durably.
-    pub async fn send(&self, device: &str, body: &str) -> u64 {
+    pub(crate) async fn send(&self, device: &str, body: &str) -> u64 {
         self.send_all(device, &[body.to_owned()]).await[0]
     }
 
     /// Stores events as one batch, durably.
-    pub async fn send_all(&self, device: &str, bodies: &[String]) -> Vec<u64> {
+    pub(crate) async fn send_all(&self, device: &str, bodies: &[String]) -> Vec<u64> {
         let sender = sender(device);
         let messages: Vec<Message> = bodies.iter().map(|body| text(body)).collect();
         let batch: Vec<NewEvent<'_>> =
@@ -81,27 +81,28 @@ impl Log {
     }
 }
 
-pub fn sender(device: &str) -> Admitted {
+pub(crate) fn sender(device: &str) -> Admitted {
     Admitted {
         device: device.into(),
         module: None,
         generation: "1".into(),
-        auth_method: r#"{"scope":"device","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#.into(),
+        auth_method: r#"{"scope":"device","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#
+            .into(),
         expires_at: None,
     }
 }
 
-pub fn text(body: &str) -> Message {
+pub(crate) fn text(body: &str) -> Message {
     Message::telemetry(body.to_owned())
 }
 
-pub fn texts(events: &[Event]) -> Vec<String> {
+pub(crate) fn texts(events: &[Event]) -> Vec<String> {
     let text = |event: &Event| String::from_utf8(event.message().unwrap().body().to_vec()).unwrap();
     events.iter().map(text).collect()
 }
 
 /// Everything that is there now.
-pub async fn all(events: &Events, partition: u32, from: Position) -> Vec<Event> {
+pub(crate) async fn all(events: &Events, partition: u32, from: Position) -> Vec<Event> {
     let mut reader = events.reader(partition, from).await.unwrap();
     let mut out = Vec::new();
     loop {

@@ -113,7 +113,12 @@ mod tests {
     use super::*;
 
     fn point(index: u64) -> Point {
-        Point { lsn: 1 + index * 10, time_ms: index * 100, bytes: index << 20, next: [index * 4, index * 6].into() }
+        Point {
+            lsn: 1 + index * 10,
+            time_ms: index * 100,
+            bytes: index << 20,
+            next: [index * 4, index * 6].into(),
+        }
     }
 
     fn points(count: u64) -> Points {
