@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use tokio::{
     net::TcpListener,
     sync::broadcast::{self, error::RecvError},
@@ -336,6 +337,8 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.stop.asked.cancel();
         self.stop.overdue.cancel();
+        // Its first step tells the listeners and connections; they end by themselves.
+        let _ = self.mqtt.stop().now_or_never();
     }
 }
 
