@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Message, Result, wire};
 /// First byte of every entry.
 const FORM: u8 = 1;
 /// What the journal adds to a record, before it is filled up to eight bytes.
-const FRAME: u64 = 24;
+const FRAME: u64 = 16;
 
 /// When a message was accepted, and how long it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -238,7 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outbox::{ids::OutboxId, note};
+    use crate::outbox::note;
 
     /// What a message is to the model.
     type Fate = Option<Outcome>;

@@ -37,8 +37,6 @@ pub(super) struct Queue {
     pub(super) waiting: BTreeMap<Sequence, Vec<oneshot::Sender<Outcome>>>,
     /// Bytes of the waiting messages on disk. Counted from what is known; never less than the truth.
     pub(super) bytes: u64,
-    /// First message accepted since the outbox was opened.
-    pub(super) opened_at: Sequence,
     /// Messages up to here are on their way.
     pub(super) sent_to: Sequence,
     /// Messages up to here were told to be readable.
@@ -69,7 +67,6 @@ impl Queue {
             front: None,
             waiting: BTreeMap::new(),
             bytes,
-            opened_at: next,
             sent_to: 0,
             announced: head - 1,
             commit: None,

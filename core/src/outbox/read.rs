@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ErrorKind, Lane, Result,
-    journal::{Journal, Read, Reader, Ticket, Urgency},
+    journal::{Damage, Journal, Read, Reader, Ticket, Urgency},
 };
 
 /// Records read from the disk at a time.
@@ -19,10 +19,11 @@ const READ_AHEAD: usize = 256;
 /// Where a lane is read on the disk: the next record, and a reader that is there.
 pub(super) type Cursor = Option<(Sequence, Reader)>;
 
-/// What the disk has at a place.
-enum Found {
-    Entry(Sequence, Entry),
-    Damaged(Sequence, Sequence),
+/// What the disk has at a place: a message, or damage in place of some.
+struct Found {
+    first: Sequence,
+    last: Sequence,
+    entry: Option<Entry>,
 }
 
 /// What could be learnt about a message.
@@ -59,17 +60,12 @@ impl Shared {
                 let mut state = self.open_state("outbox.read")?;
                 let queue = state.lanes.get_mut(lane);
                 let mut hand_out = HandOut { now: self.clock.moment(), out: &mut *out, over: Vec::new() };
-                for found in found.drain(..) {
-                    at = match found {
-                        Found::Entry(sequence, entry) => {
-                            hand_out.take(queue, sequence, entry);
-                            sequence + 1
-                        }
-                        Found::Damaged(first, last) => {
-                            hand_out.over.push(Settlement::damaged(first, last));
-                            last + 1
-                        }
-                    };
+                for Found { first, last, entry } in found.drain(..) {
+                    match entry {
+                        Some(entry) => hand_out.take(queue, first, entry),
+                        None => hand_out.over.push(Settlement::damaged(first, last)),
+                    }
+                    at = last + 1;
                 }
                 at = queue.ledger.first_queued(at);
                 let readable_to = queue.readable_to();
@@ -136,13 +132,13 @@ impl Shared {
         let mut found = Vec::with_capacity(1);
         self.load(queue.lane, &queue.journal, sequence, 1, &mut found)?;
         Ok(match found.pop() {
-            Some(Found::Entry(at, entry)) if at == sequence => {
+            Some(Found { first, entry: Some(entry), .. }) if first == sequence => {
                 let handed = Handed::from(&entry);
                 queue.front = Some((sequence, handed));
                 Looked::Known(handed)
             }
-            Some(Found::Damaged(first, last)) => Looked::Damaged(first, last),
-            Some(Found::Entry(..)) | None => Looked::Absent,
+            Some(Found { first, last, entry: None }) => Looked::Damaged(first, last),
+            Some(_) | None => Looked::Absent,
         })
     }
 
@@ -164,28 +160,23 @@ impl Shared {
             match reader.next()? {
                 Some(Read::Record(sequence, record)) => {
                     next = sequence + 1;
-                    found.push(match Entry::decode(&record) {
-                        Ok(entry) => Found::Entry(sequence, entry),
+                    let entry = match Entry::decode(&record) {
                         Err(error) if error.kind() == ErrorKind::JournalVersion => return Err(error),
-                        Err(error) => {
-                            warn!(lane = lane.name(), sequence, %error, "a message cannot be read");
-                            Found::Damaged(sequence, sequence)
-                        }
-                    });
+                        entry => entry,
+                    };
+                    if let Err(error) = &entry {
+                        warn!(lane = lane.name(), sequence, %error, "a message cannot be read");
+                    }
+                    found.push(Found { first: sequence, last: sequence, entry: entry.ok() });
                 }
-                Some(Read::Damaged(damage)) => {
-                    warn!(
-                        lane = lane.name(),
-                        segment = damage.segment,
-                        offset = damage.offset,
-                        "damage was set aside"
-                    );
-                    if damage.first <= damage.last {
-                        next = damage.last + 1;
-                        found.push(Found::Damaged(damage.first, damage.last));
+                Some(Read::Damaged(Damage { segment, offset, first, last, .. })) => {
+                    warn!(lane = lane.name(), segment, offset, "damage was set aside");
+                    if first <= last {
+                        next = last + 1;
+                        found.push(Found { first, last, entry: None });
                     }
                 }
-                None => return Ok(()),
+                None => break,
             }
         }
         *cursor = Some((next, reader));
