@@ -1,4 +1,5 @@
 //! An event log for tests.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 #![allow(dead_code)] // Each test file uses its part.
 
 use std::{ops::Deref, path::Path, sync::Arc, time::Duration};

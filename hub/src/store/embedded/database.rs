@@ -208,7 +208,10 @@ fn write_groups(connection: &Mutex<Connection>, mut waiting: mpsc::Receiver<Work
         }
         let outcome = commit(&mut locked(connection), &mut group);
         for job in group.drain(..) {
-            job.finish(outcome.as_ref().map(|()| ()));
+            job.finish(match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error),
+            });
         }
     }
 }

@@ -102,10 +102,10 @@ impl PartitionReader {
             }
             if self.looking.is_none() {
                 self.log.check_open("events.read")?;
-                match self.from_memory(wanted, out)? {
-                    Memory::Done => return Ok(()),
-                    Memory::More => continue,
-                    Memory::TooOld => self.look(),
+                match self.take_recent(wanted, out)? {
+                    Recent::Done => return Ok(()),
+                    Recent::More => continue,
+                    Recent::TooOld => self.look(),
                 }
             }
             let found_some = wanted - out.len() < limit;
@@ -119,16 +119,16 @@ impl PartitionReader {
     }
 
     /// Takes events from memory, when they are there.
-    fn from_memory(&mut self, wanted: usize, out: &mut Vec<Event>) -> Result<Memory> {
+    fn take_recent(&mut self, wanted: usize, out: &mut Vec<Event>) -> Result<Recent> {
         let durable = self.log.journal.durable_lsn();
         let runs: Vec<Run> = {
             let state = locked(&self.log.state);
             let partition = state.partitions.get(self.partition as usize).copied().unwrap_or_default();
             if self.cursor.lsn > partition.last.min(durable) {
-                return Ok(Memory::Done);
+                return Ok(Recent::Done);
             }
             match state.tail.runs(self.partition as usize, self.cursor.lsn) {
-                None => return Ok(Memory::TooOld),
+                None => return Ok(Recent::TooOld),
                 Some(runs) => runs.take_while(|run| run.first <= durable).take(RUNS).cloned().collect(),
             }
         };
@@ -136,7 +136,7 @@ impl PartitionReader {
         let Some(last) = runs.last().map(|run| run.last.min(durable)) else {
             // What the partition has is not durable yet.
             self.cursor.lsn = self.cursor.lsn.max(durable + 1);
-            return Ok(Memory::Done);
+            return Ok(Recent::Done);
         };
         let decoder = self.decoder.get_or_insert_default();
         for (lsn, record) in runs.iter().flat_map(Run::iter) {
@@ -144,7 +144,7 @@ impl PartitionReader {
                 continue;
             }
             if lsn > durable || out.len() >= wanted {
-                return Ok(Memory::More);
+                return Ok(Recent::More);
             }
             self.cursor.lsn = lsn + 1;
             let event = decoder.event(lsn, &record)?;
@@ -153,7 +153,7 @@ impl PartitionReader {
             }
         }
         self.cursor.lsn = self.cursor.lsn.max(last + 1);
-        Ok(Memory::More)
+        Ok(Recent::More)
     }
 
     /// Starts a look at the disk.
@@ -182,7 +182,7 @@ impl PartitionReader {
     }
 }
 
-enum Memory {
+enum Recent {
     /// There is nothing more that is durable.
     Done,
     /// There may be more.

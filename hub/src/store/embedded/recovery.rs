@@ -112,9 +112,10 @@ fn settle_start(journal: &Journal, found: &Recovery, saved: &Saved) -> Result<Po
         let Ok(head) = record::head(&bytes) else { continue };
         let partition = head.partition as usize;
         if let (Some(next), Some(missing)) = (start.next.get_mut(partition), missing.get_mut(partition)) {
-            if std::mem::take(missing) {
+            if *missing {
                 *next = head.sequence;
             }
+            *missing = false;
         }
     }
     Ok(start)
@@ -130,7 +131,8 @@ fn begin(saved: Saved, marks: Marks, start: Point, end: Lsn, options: &StoreOpti
             partition.last = partition.last.min(end.saturating_sub(1));
         }
     }
-    if start.lsn > end {
+    if start.lsn >= end {
+        // Nothing is left to read.
         let next = partitions.iter().map(|partition| partition.next).collect();
         points = Points::new(Point { lsn: end, time_ms: clock_ms, bytes, next });
     } else {
