@@ -206,12 +206,6 @@ impl Sessions {
         }
     }
 
-    /// Whether a device itself, not one of its modules, is connected.
-    pub(crate) fn is_connected(&self, device: &str) -> bool {
-        let identity = Identity { device: Arc::from(device), module: None };
-        self.lock().entries.get(&identity).is_some_and(|entry| entry.sitting.is_some())
-    }
-
     /// Connections that hold a seat, or wait for one.
     pub(crate) fn connected(&self) -> usize {
         self.lock().connected
@@ -357,9 +351,9 @@ mod tests {
         assert_eq!(order(&second).await, Order::TakenOver);
         drop(second);
         let (third, _) = third.await.unwrap();
-        assert!(sessions.is_connected("d"));
+        assert_eq!(sessions.connected(), 1);
         drop(third);
-        assert!(!sessions.is_connected("d"));
+        assert!(sessions.lock().entries.is_empty());
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use whimbrel::wire::time;
 
 use super::{
     Hub,
-    failure::{Failure, Place, Unread},
+    failure::{Document, Failure, Place},
 };
 use crate::access::Right;
 
@@ -91,10 +91,9 @@ async fn set_checkpoint(
     State(hub): State<Hub>,
     Place((group, partition)): Place<(String, u32)>,
     headers: HeaderMap,
-    body: Unread,
+    checkpoint: Document<Checkpoint>,
 ) -> Result<StatusCode, Failure> {
     hub.authorize(&headers, Right::ServiceConnect, RESOURCE)?;
-    let Checkpoint { sequence } = body.needed().await?;
-    hub.events.set_checkpoint(&group, partition, sequence).await?;
+    hub.events.set_checkpoint(&group, partition, checkpoint.needed()?.sequence).await?;
     Ok(StatusCode::NO_CONTENT)
 }

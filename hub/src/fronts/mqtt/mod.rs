@@ -264,6 +264,9 @@ impl Front {
         S: AsyncRead + Unpin,
     {
         loop {
+            if received.first().is_some_and(|first| *first != packet::CONNECT) {
+                return Err(Refused::Malformed);
+            }
             match packet::packet_bytes(received).map_err(|_| Refused::Malformed)? {
                 Some(bytes) if bytes > self.limits.connect_bytes => return Err(Refused::Malformed),
                 Some(bytes) if bytes <= received.len() => return Ok(()),

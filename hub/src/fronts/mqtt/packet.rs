@@ -36,6 +36,9 @@ impl From<DecodeError> for Malformed {
     }
 }
 
+/// First byte of a CONNECT packet.
+pub(crate) const CONNECT: u8 = 0x10;
+
 /// Bytes of the first packet in `bytes`, fixed header included; `None` until the header is complete.
 pub(crate) fn packet_bytes(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let mut remaining = 0_usize;
@@ -91,7 +94,6 @@ pub(crate) fn read_hello(buffer: &mut BytesMut) -> Result<(Hello, Codec), Malfor
 
 /// Version of a CONNECT packet by its protocol name and level; `None` for one the hub does not speak.
 fn version(packet: &[u8]) -> Result<Option<Version>, Malformed> {
-    const CONNECT: u8 = 0x10;
     if packet.first() != Some(&CONNECT) {
         return Err(Malformed);
     }

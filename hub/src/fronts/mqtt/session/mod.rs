@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Batch {
     /// Publications in the order they came, refused ones in their places.
     pub(crate) publications: Vec<Publication>,
+    /// How many of them are to be acknowledged.
+    pub(crate) to_acknowledge: u32,
     /// What else is to be done, in order.
     pub(crate) effects: Vec<Effect>,
 }
@@ -49,6 +51,8 @@ pub(crate) struct Publication {
 
 /// What becomes of a publication.
 #[derive(Debug)]
+// Nearly all are stored: a box for each would cost more than the few refused ones waste.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Fate {
     /// It is an event; with lane and number from clients that offered de-duplication.
     Store(Message, Option<(Lane, u64)>),
@@ -221,8 +225,8 @@ impl Session {
     ) -> Result<(), Close> {
         match packet {
             Packet::Publish(publish) => {
-                let waiting = unacknowledged as usize + batch.publications.len();
-                let publication = self.publish(*publish, bytes, waiting)?;
+                let publication = self.publish(*publish, bytes, unacknowledged + batch.to_acknowledge)?;
+                batch.to_acknowledge += u32::from(publication.id.is_some());
                 batch.publications.push(publication);
             }
             Packet::Subscribe { id, filters, identified } => {
@@ -252,7 +256,7 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&mut self, mut publish: Publish, bytes: usize, waiting: usize) -> Result<Publication, Close> {
+    fn publish(&mut self, mut publish: Publish, bytes: usize, waiting: u32) -> Result<Publication, Close> {
         if publish.qos == QoS::ExactlyOnce {
             return Err(Close::protocol(Code::QosNotSupported, "quality of service 2"));
         }
@@ -260,7 +264,7 @@ impl Session {
             if publish.retain {
                 return Err(Close::protocol(Code::RetainNotSupported, ""));
             }
-            if publish.packet_id.is_some() && waiting >= usize::from(self.receive_maximum) {
+            if publish.packet_id.is_some() && waiting >= u32::from(self.receive_maximum) {
                 return Err(Close::protocol(Code::ReceiveMaximumExceeded, ""));
             }
             self.resolve_alias(&mut publish)?;

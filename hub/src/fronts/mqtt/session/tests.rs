@@ -1,12 +1,14 @@
-//! The rules of contract `mqtt.md`, packet by packet.
+//! The rules of contract `mqtt.md`, packet by packet; and packets that follow no rule.
 
 use std::num::NonZeroU16;
 
-use bytes::Bytes;
-use rmqtt_codec::v5::PublishProperties;
+use bytes::{Bytes, BytesMut};
+use rmqtt_codec::{v3, v5::PublishProperties};
+use tokio_util::codec::Encoder;
 use whimbrel::Lane;
 
 use super::*;
+use crate::fronts::mqtt::packet::{self, Codec};
 
 const EVENTS: &str = "devices/d/messages/events/";
 const TELEMETRY: &str = "$iothub/telemetry";
@@ -324,4 +326,138 @@ fn a_ping_is_answered_and_a_stray_acknowledgement_is_not() {
     assert!(handled.is_ok() && matches!(batch.effects[..], [Effect::Reply(Reply::Pong)]));
     let (batch, handled) = handle(&mut session(Version::V3), Packet::Acknowledge);
     assert!(handled.is_ok() && batch.effects.is_empty());
+}
+
+/// Handles packets as a connection does, until one of them ends it. Gives how many were handled.
+fn handle_stream(session: &mut Session, codec: &mut Codec, buffer: &mut BytesMut) -> usize {
+    let mut batch = Batch::default();
+    let mut handled = 0;
+    while let Ok(Some(bytes)) = packet::packet_bytes(buffer) {
+        if bytes > session.largest_packet() || bytes > buffer.len() {
+            break;
+        }
+        let before = buffer.len();
+        let Ok(packet) = codec.read(buffer) else { break };
+        assert_eq!(
+            before - buffer.len(),
+            bytes,
+            "the codec took another number of bytes than the header says"
+        );
+        if session.handle(packet, bytes, 0, &mut batch).is_err() {
+            break;
+        }
+        handled += 1;
+    }
+    handled
+}
+
+/// Valid packets of a client.
+fn valid(version: Version) -> Vec<BytesMut> {
+    let filter = "devices/d/messages/devicebound/#";
+    let encode = |packets: Vec<Result<v3::Packet, v5::Packet>>| {
+        let encoded = packets.into_iter().map(|packet| {
+            let mut bytes = BytesMut::new();
+            match packet {
+                Ok(packet) => v3::Codec::new(0).encode(packet, &mut bytes).unwrap(),
+                Err(packet) => v5::Codec::new(0, 0).encode(packet, &mut bytes).unwrap(),
+            }
+            bytes
+        });
+        encoded.collect()
+    };
+    match version {
+        Version::V3 => encode(vec![
+            Ok(v3::Packet::Publish(Box::new(publish(
+                "devices/d/messages/events/%24.mid=m&a=b%20c&%24.exp=x/",
+            )))),
+            Ok(v3::Packet::Publish(Box::new(at_most_once(publish(EVENTS))))),
+            Ok(v3::Packet::Subscribe {
+                packet_id: id(2),
+                topic_filters: vec![(filter.into(), QoS::AtLeastOnce)],
+            }),
+            Ok(v3::Packet::Unsubscribe { packet_id: id(3), topic_filters: vec![filter.into()] }),
+            Ok(v3::Packet::PublishAck { packet_id: id(4) }),
+            Ok(v3::Packet::PingRequest),
+        ]),
+        Version::V5 => {
+            let properties =
+                [("@room", "attic"), ("message-id", "m"), ("creation-time", "17"), ("whimbrel-n", "a7")];
+            let mut aliased = with(publish(TELEMETRY), &properties);
+            aliased.properties.as_mut().unwrap().topic_alias = NonZeroU16::new(3);
+            encode(vec![
+                Err(v5::Packet::Publish(Box::new(aliased))),
+                Err(v5::Packet::Publish(Box::new(with(at_most_once(publish(EVENTS)), &[])))),
+                Err(v5::Packet::Subscribe(v5::Subscribe {
+                    packet_id: id(2),
+                    id: None,
+                    user_properties: vec![("a".into(), "b".into())],
+                    topic_filters: vec![(COMMANDS.into(), v5::SubscriptionOptions::default())],
+                })),
+                Err(v5::Packet::Unsubscribe(v5::Unsubscribe {
+                    packet_id: id(3),
+                    user_properties: Vec::new(),
+                    topic_filters: vec![COMMANDS.into()],
+                })),
+                Err(v5::Packet::PublishAck(v5::PublishAck {
+                    reason_string: Some("why".into()),
+                    ..v5::PublishAck::default()
+                })),
+                Err(v5::Packet::Auth(v5::Auth { auth_method: Some("SAS".into()), ..v5::Auth::default() })),
+                Err(v5::Packet::PingRequest),
+            ])
+        }
+    }
+}
+
+#[test]
+fn packets_with_errors_by_the_hundred_thousand() {
+    const STREAMS: usize = 250_000;
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    };
+    for version in [Version::V3, Version::V5] {
+        let packets = valid(version);
+        let mut session = session(version);
+        let mut codec = codec(version);
+        let whole: BytesMut = packets.iter().flatten().copied().collect();
+        // AUTH ends a session that was opened without a method.
+        let expected = if version == Version::V3 { packets.len() } else { packets.len() - 2 };
+        assert_eq!(handle_stream(&mut session, &mut codec, &mut whole.clone()), expected);
+        let (mut handled, mut ended) = (0, 0);
+        for _ in 0..STREAMS {
+            let mut stream = packets[below(packets.len())].to_vec();
+            for _ in 0..=below(3) {
+                let at = below(stream.len());
+                match below(5) {
+                    0 => stream[at] ^= 1 << below(8),
+                    1 => stream[at] = below(256) as u8,
+                    2 => stream.insert(at, below(256) as u8),
+                    3 if stream.len() > 1 => drop(stream.remove(at)),
+                    _ => stream.truncate(at.max(1)),
+                }
+            }
+            let mut buffer = BytesMut::from(&stream[..]);
+            // After an error a connection is closed: the next stream meets a new codec.
+            let mut codec = self::codec(version);
+            match handle_stream(&mut session, &mut codec, &mut buffer) {
+                0 => ended += 1,
+                count => handled += count,
+            }
+        }
+        assert!(
+            handled > STREAMS / 20 && ended > STREAMS / 20,
+            "{version:?}: {handled} handled, {ended} ended"
+        );
+    }
+}
+
+fn codec(version: Version) -> Codec {
+    match version {
+        Version::V3 => Codec::V3(v3::Codec::new(0)),
+        Version::V5 => Codec::V5(v5::Codec::new(0, 0)),
+    }
 }
