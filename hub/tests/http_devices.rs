@@ -1,5 +1,4 @@
 //! `/v1/devices`, and who may use it.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod http_support;
 

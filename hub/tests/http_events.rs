@@ -1,5 +1,4 @@
 //! `/v1/events`, groups and partitions.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod http_support;
 
