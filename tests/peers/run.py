@@ -1,287 +1,340 @@
-"""Public MQTT clients against the hub: they know nothing of Whimbrel, and what they send has to be read back whole.
+"""Programs that know nothing of Whimbrel talk to its hub: paho-mqtt, mosquitto_pub and azure-iot-device, unmodified.
 
-Prints one line per test: `ok NAME`, `not ok NAME: why` or `skip NAME: why`. Ends with 1 when one of them is not ok.
+Each sends messages with properties; the events are read back over HTTP and compared. Prints one line for each test:
+`ok NAME`, `not ok NAME: why` or `skip NAME: why`. Ends with 1 when a test failed.
 """
 
 import argparse
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
+import os
 import pathlib
-import socket
-import ssl
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 
-import paho.mqtt.client as mqtt
-from azure.iot.device import IoTHubDeviceClient, Message
+from hub import Hub, token
 
-TIMEOUT = 30
-# The only port azure-iot-device connects to.
-AZURE_PORT = 8883
-
-
-class Hub:
-    """A hub process on a temporary folder."""
-
-    def __init__(self, whimbrel, folder, mqtts_port):
-        self.whimbrel, self.folder = whimbrel, folder
-        listen = ["--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"]
-        self.process = subprocess.Popen(
-            [whimbrel, "hub", "--data", folder, "--mqtts", f"127.0.0.1:{mqtts_port}", *listen],
-            stdout=subprocess.DEVNULL,
-        )
-        self.service = self._wait_for_service_file()
-        self.ca = self.service["ca"]
-
-    def _wait_for_service_file(self):
-        file, end = pathlib.Path(self.folder, "service.json"), time.monotonic() + TIMEOUT
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise RuntimeError("the hub did not start")
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-                return json.loads(file.read_text())
-            time.sleep(0.05)
-        raise RuntimeError("the hub does not come up")
-
-    def port(self, listener):
-        return int(self.service[listener].rsplit(":", 1)[1])
-
-    def add(self, device):
-        """Makes a device; its connection string, in parts and as a whole."""
-        output = subprocess.run(
-            [self.whimbrel, "device", "add", device, "--data", self.folder],
-            check=True, capture_output=True, text=True,
-        ).stdout
-        text = next(word for word in output.split() if word.startswith("HostName="))
-        return dict(part.split("=", 1) for part in text.split(";")), text
-
-    def events(self, device):
-        """Everything the hub holds of a device."""
-        output = subprocess.run(
-            [self.whimbrel, "monitor", "--json", "--from", "beginning", "--device", device, "--data", self.folder],
-            check=True, capture_output=True, text=True,
-        ).stdout
-        return [json.loads(line) for line in output.splitlines()]
-
-    def stop(self):
-        self.process.terminate()
-        if self.process.wait(TIMEOUT) != 0:
-            raise AssertionError(f"the hub ended with {self.process.returncode}")
+HERE = pathlib.Path(__file__).parent
+TIMEOUT = 120
+HOSTILE = "a b/c&d=e?f%g+h#ü"
 
 
-def sas(parts, lifetime=3600):
-    """A token as Azure's documentation describes it."""
-    resource = urllib.parse.quote(f"{parts['HostName']}/devices/{parts['DeviceId']}", safe="")
-    expiry = int(time.time()) + lifetime
-    key = base64.b64decode(parts["SharedAccessKey"])
-    signature = base64.b64encode(hmac.new(key, f"{resource}\n{expiry}".encode(), hashlib.sha256).digest())
-    return f"SharedAccessSignature sr={resource}&sig={urllib.parse.quote(signature, safe='')}&se={expiry}"
-
-
-def user_name(parts):
-    return f"{parts['HostName']}/{parts['DeviceId']}/?api-version=2021-04-12"
-
-
-class Paho:
-    """A paho client that waits for what it asked for."""
-
-    def __init__(self, hub, parts, password=None, **options):
-        self.client = mqtt.Client(client_id=parts["DeviceId"], **options)
-        self.client.username_pw_set(user_name(parts), password or sas(parts))
-        self.client.tls_set(ca_certs=hub.ca, tls_version=ssl.PROTOCOL_TLS_CLIENT)
-        self.answered, self.answer = threading.Event(), None
-        self.client.on_connect = self._on_connect
-
-    def _on_connect(self, client, user_data, flags, reason, properties=None):
-        self.answer = int(getattr(reason, "value", reason))
-        self.answered.set()
-
-    def connect(self, port):
-        self.client.connect("localhost", port, keepalive=30)
-        self.client.loop_start()
-        if not self.answered.wait(TIMEOUT):
-            raise AssertionError("no CONNACK")
-        return self.answer
-
-    def publish(self, topic, payload, **options):
-        # Returns after PUBACK: the hub has it on its disk.
-        info = self.client.publish(topic, payload, qos=1, **options)
-        info.wait_for_publish(TIMEOUT)
-        if not info.is_published():
-            raise AssertionError(f"no PUBACK for {topic}")
-
-    def close(self):
-        self.client.disconnect()
-        self.client.loop_stop()
-
-
-def bag(**properties):
-    system = {"mid": "$.mid", "ct": "$.ct", "ce": "$.ce"}
-    pairs = ((system.get(name, name), value) for name, value in properties.items())
-    return "&".join(f"{urllib.parse.quote(name, safe='')}={urllib.parse.quote(value, safe='')}" for name, value in pairs)
-
-
-def only(events):
-    equal(len(events), 1)
-    return events[0]
-
-
-def equal(found, wanted):
-    if found != wanted:
-        raise AssertionError(f"found {found!r}, not {wanted!r}")
-
-
-def check_event(event, body, properties, **system):
-    equal(event["body"], body)
-    equal(event["properties"], properties)
-    equal({name: event["system"].get(name) for name in system}, system)
-
-
-def paho_over_tls(hub):
-    parts, _ = hub.add("paho-tls")
-    paho = Paho(hub, parts)
-    equal(paho.connect(hub.port("mqtts")), 0)
-    topic = bag(room="attic, left", **{"mid": "m-1", "ct": "application/json", "ce": "utf-8"})
-    paho.publish(f"devices/paho-tls/messages/events/{topic}", '{"t":21.5}')
-    for number in range(500):
-        paho.client.publish("devices/paho-tls/messages/events/", str(number), qos=1)
-    paho.publish("devices/paho-tls/messages/events/", "last")
-    paho.close()
-    first, *rest = hub.events("paho-tls")
-    check_event(
-        first, {"json": {"t": 21.5}}, {"room": "attic, left"},
-        message_id="m-1", content_type="application/json", content_encoding="utf-8",
-    )
-    equal([event["body"]["text"] for event in rest], [*map(str, range(500)), "last"])
-
-
-def paho_over_websocket(hub):
-    parts, _ = hub.add("paho-ws")
-    paho = Paho(hub, parts, transport="websockets")
-    paho.client.ws_set_options(path="/$iothub/websocket")
-    equal(paho.connect(int(urllib.parse.urlparse(hub.service["https"]).port)), 0)
-    paho.publish("devices/paho-ws/messages/events/", b"\x00\xff binary")
-    paho.close()
-    check_event(only(hub.events("paho-ws")), {"base64": base64.b64encode(b"\x00\xff binary").decode()}, {})
-
-
-def paho_with_a_wrong_key(hub):
-    parts, _ = hub.add("paho-key")
-    stolen = dict(parts, SharedAccessKey=base64.b64encode(b"guessed" * 4).decode())
-    paho = Paho(hub, parts, password=sas(stolen))
-    equal(paho.connect(hub.port("mqtts")), 5)
-    paho.client.loop_stop()
-
-
-def paho_on_the_topic_of_another(hub):
-    hub.add("paho-victim")
-    parts, _ = hub.add("paho-thief")
-    paho = Paho(hub, parts)
-    closed = threading.Event()
-    paho.client.on_disconnect = lambda *_: closed.set()
-    equal(paho.connect(hub.port("mqtts")), 0)
-    paho.client.publish("devices/paho-victim/messages/events/", "forged", qos=1)
-    if not closed.wait(TIMEOUT):
-        raise AssertionError("the hub did not close the connection")
-    paho.client.loop_stop()
-    equal(hub.events("paho-victim"), [])
-
-
-def azure_iot_device(hub):
-    if hub.port("mqtts") != AZURE_PORT:
-        raise Skip(f"port {AZURE_PORT} is taken, and it connects to no other")
-    _, connection_string = hub.add("azure-python")
-    ca = pathlib.Path(hub.ca).read_text()
-    client = IoTHubDeviceClient.create_from_connection_string(connection_string, server_verification_cert=ca)
-    client.connect()
-    message = Message('{"temperature": 21.5}', message_id="m-1", content_encoding="utf-8", content_type="application/json")
-    message.correlation_id = "c-1"
-    message.custom_properties["room"] = "attic & left"
-    message.custom_properties["näme"] = "wärme"
-    client.send_message(message)
-    for number in range(20):
-        client.send_message(str(number))
-    client.shutdown()
-    first, *rest = hub.events("azure-python")
-    check_event(
-        first, {"json": {"temperature": 21.5}}, {"room": "attic & left", "näme": "wärme"},
-        message_id="m-1", correlation_id="c-1", content_type="application/json", content_encoding="utf-8",
-    )
-    equal([event["body"]["text"] for event in rest], [str(number) for number in range(20)])
-
-
-def mosquitto_pub(hub, program):
-    parts, _ = hub.add("mosquitto")
-    common = [
-        program, "-h", "localhost", "-p", str(hub.port("mqtts")), "--cafile", hub.ca, "-V", "mqttv311", "-q", "1",
-        "-i", "mosquitto", "-u", user_name(parts), "-P", sas(parts),
-    ]
-    one = [*common, "-t", "devices/mosquitto/messages/events/room=attic", "-m", "one"]
-    subprocess.run(one, check=True, timeout=TIMEOUT)
-    many = [*common, "-t", "devices/mosquitto/messages/events/", "-l"]
-    lines = "".join(f"{number}\n" for number in range(200))
-    subprocess.run(many, check=True, timeout=TIMEOUT, input=lines, text=True)
-    first, *rest = hub.events("mosquitto")
-    check_event(first, {"text": "one"}, {"room": "attic"})
-    equal([event["body"]["text"] for event in rest], [str(number) for number in range(200)])
-
-
-class Skip(Exception):
-    """Not possible here."""
-
-
-def free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+class Skipped(Exception):
+    """Something this test needs is not there."""
 
 
 def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--whimbrel", required=True)
-    arguments.add_argument("--mosquitto-pub")
-    arguments = arguments.parse_args()
-
-    tests = [
-        paho_over_tls, paho_over_websocket, paho_with_a_wrong_key, paho_on_the_topic_of_another, azure_iot_device,
-    ]
-    if arguments.mosquitto_pub:
-        def with_mosquitto_pub(hub):
-            mosquitto_pub(hub, arguments.mosquitto_pub)
-
-        tests.append(with_mosquitto_pub)
-
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--whimbrel", required=True)
+    parser.add_argument("--mosquitto-pub")
+    parser.add_argument("names", nargs="*", help="run only these tests")
+    options = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory(prefix="whimbrel-peers-") as folder:
-        hub = Hub(arguments.whimbrel, folder, AZURE_PORT if free(AZURE_PORT) else 0)
+        with Hub(options.whimbrel, folder) as hub:
+            bench = Bench(hub, pathlib.Path(folder), options.mosquitto_pub)
+            for name, test in TESTS.items():
+                if options.names and name not in options.names:
+                    continue
+                try:
+                    test(bench)
+                    print(f"ok {name}", flush=True)
+                except Skipped as why:
+                    print(f"skip {name}: {why}", flush=True)
+                except Exception as error:  # every failure is reported, and the next test runs
+                    failed = True
+                    print(f"not ok {name}: {' '.join(str(error).split())}", flush=True)
+            if failed:
+                print(hub.log())
+    sys.exit(1 if failed else 0)
 
-        def the_hub_stops_well(hub):
-            hub.stop()
 
-        for test in [*tests, the_hub_stops_well]:
-            name = test.__name__.replace("_", " ")
-            try:
-                test(hub)
-                print(f"ok {name}")
-            except Skip as why:
-                print(f"skip {name}: {why}")
-            except Exception as why:  # The next client still has something to say.
-                failed = True
-                print(f"not ok {name}: {type(why).__name__}: {why}")
-        hub.process.kill()
-    sys.exit(failed)
+class Bench:
+    """The hub, and how to run peers against it."""
 
+    def __init__(self, hub, folder, mosquitto_pub):
+        self.hub = hub
+        self.folder = folder
+        self.mosquitto_pub = mosquitto_pub
+        self._devices = 0
+
+    def device(self, authentication=None):
+        """A new device: id and connection string."""
+        self._devices += 1
+        device = f"peer-{self._devices}"
+        return device, self.hub.add_device(device, authentication)
+
+    def run(self, script, task, paths=()):
+        """Runs a peer's script with its task on stdin."""
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, paths)))
+        command = [sys.executable, str(HERE / script)]
+        finished = subprocess.run(
+            command, input=json.dumps(task), text=True, capture_output=True, timeout=TIMEOUT, env=environment
+        )
+        assert finished.returncode == 0, f"{script}: {finished.stderr[-1500:]}"
+
+    def paho(self, device, transport, **task):
+        """Runs paho-mqtt 2 over `tcp`, `tls`, `ws` or `wss`."""
+        listener = {"tcp": "mqtt", "tls": "mqtts", "ws": "http", "wss": "https"}[transport]
+        task |= {"device": device, "host": self.hub.address, "port": self.hub.port(listener)}
+        task["transport"] = "websockets" if transport.startswith("ws") else "tcp"
+        if transport in ("tls", "wss"):
+            task["ca"] = self.hub.ca
+        self.run("paho_peer.py", task, [paho_2()])
+
+    def user_name(self, device):
+        """The user name of CONNECT."""
+        return f"{self.hub.address}/{device}/?api-version=2021-04-12"
+
+    def certificate(self, device):
+        """A certificate a device made for itself: files of it and of its key, and its thumbprint."""
+        openssl = shutil.which("openssl")
+        if not openssl:
+            raise Skipped("openssl is not installed")
+        certificate, key = self.folder / f"{device}.pem", self.folder / f"{device}.key"
+        subprocess.run(
+            [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={device}"]
+            + ["-keyout", str(key), "-out", str(certificate)],
+            check=True,
+            capture_output=True,
+        )
+        der = base64.b64decode("".join(certificate.read_text().split("-----")[2].split()))
+        return str(certificate), str(key), hashlib.sha256(der).hexdigest()
+
+    def expect(self, device, expected):
+        """Compares the stored events of a device with (body, application properties, system properties)."""
+        deadline = time.monotonic() + 30
+        while True:
+            events = self.hub.events(device)
+            if len(events) >= len(expected) or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        stored = [(event["body"].decode(), event["properties"], given(event["system"])) for event in events]
+        assert stored == expected, f"stored {stored}, expected {expected}"
+
+
+def given(system):
+    """The system properties a device set itself."""
+    return {name: value for name, value in system.items() if name not in ("generation", "auth_method")}
+
+
+def paho_2():
+    """Folder with paho-mqtt 2 in it; azure-iot-device needs an older one in the environment itself."""
+    wanted = (HERE / "requirements-paho.txt").read_text()
+    folder = pathlib.Path(sys.prefix) / "paho-2"
+    stamp = folder / "installed.txt"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            + ["--target", str(folder), "-r", str(HERE / "requirements-paho.txt")],
+            check=True,
+        )
+        stamp.write_text(wanted)
+    return folder
+
+
+def bag(properties):
+    """A property bag as it stands in a topic."""
+    quote = lambda text: urllib.parse.quote(text, safe="")
+    return "&".join(f"{quote(name)}={quote(value)}" for name, value in properties.items())
+
+
+def topic_messages(device):
+    """Publications with properties in the topic, and the events they become."""
+    application = {"room": HOSTILE, "empty": ""}
+    system = {"$.mid": "m-1", "$.cid": "c/1", "$.ct": "application/json", "$.ce": "utf-8"}
+    topic = f"devices/{device}/messages/events/"
+    messages = [
+        {"topic": topic + bag(system | application), "body": '{"t":21.5}', "qos": 1},
+        {"topic": topic, "body": "at most once", "qos": 0},
+    ]
+    messages += [{"topic": f"{topic}n={n}", "body": str(n), "qos": 1} for n in range(500)]
+    named = {"message_id": "m-1", "correlation_id": "c/1", "content_type": "application/json", "content_encoding": "utf-8"}
+    expected = [('{"t":21.5}', application, named), ("at most once", {}, {})]
+    expected += [(str(n), {"n": str(n)}, {}) for n in range(500)]
+    return messages, expected
+
+
+def telemetry_messages():
+    """Publications with properties of MQTT 5, and the events they become."""
+    user = [["message-id", "m-1"], ["content-encoding", "utf-8"], ["@room", HOSTILE], ["@empty", ""]]
+    first = {"body": "{}", "qos": 1, "content_type": "application/json", "user_properties": user}
+    messages = [first] + [{"body": str(n), "qos": 1, "user_properties": []} for n in range(500)]
+    for message in messages:
+        message["topic"] = "$iothub/telemetry"
+    named = {"message_id": "m-1", "content_type": "application/json", "content_encoding": "utf-8"}
+    expected = [("{}", {"room": HOSTILE, "empty": ""}, named)] + [(str(n), {}, {}) for n in range(500)]
+    return messages, expected
+
+
+def paho_on(transport):
+    """paho-mqtt, MQTT 3.1.1, SAS token as password."""
+
+    def test(bench):
+        device, connection = bench.device()
+        messages, expected = topic_messages(device)
+        bench.paho(
+            device, transport, version=4, user_name=bench.user_name(device), password=token(connection), messages=messages
+        )
+        bench.expect(device, expected)
+
+    return test
+
+
+def paho_5(bench):
+    """paho-mqtt, MQTT 5, SAS token as password."""
+    device, connection = bench.device()
+    messages, expected = telemetry_messages()
+    bench.paho(
+        device, "tls", version=5, user_name=bench.user_name(device), password=token(connection), messages=messages
+    )
+    bench.expect(device, expected)
+
+
+def paho_5_enhanced(bench):
+    """paho-mqtt, MQTT 5, authentication method SAS."""
+    device, connection = bench.device()
+    key = base64.b64decode(connection.split("SharedAccessKey=", 1)[1])
+    expiry = str((int(time.time()) + 3600) * 1000)
+    signed = f"{bench.hub.address}\n{device}\n\n\n{expiry}\n".encode()
+    properties = [["api-version", "2020-10-01-preview"], ["host", bench.hub.address], ["sas-expiry", expiry]]
+    signature = hmac.new(key, signed, hashlib.sha256).hexdigest()
+    authentication = {"method": "SAS", "data": signature, "properties": properties}
+    messages, expected = telemetry_messages()
+    bench.paho(device, "tls", version=5, authentication=authentication, messages=messages)
+    bench.expect(device, expected)
+
+
+def paho_will(bench):
+    """paho-mqtt that vanishes: its will becomes an event."""
+    device, connection = bench.device()
+    topic = f"devices/{device}/messages/events/"
+    will = {"topic": topic + "last=yes", "body": "gone"}
+    messages = [{"topic": topic, "body": "here", "qos": 1}]
+    bench.paho(
+        device,
+        "tls",
+        version=4,
+        user_name=bench.user_name(device),
+        password=token(connection),
+        messages=messages,
+        will=will,
+    )
+    bench.expect(device, [("here", {}, {}), ("gone", {"last": "yes", "iothub-MessageType": "Will"}, {})])
+
+
+def paho_with_a_wrong_key(bench):
+    """paho-mqtt with a token another key made."""
+    device, connection = bench.device()
+    guessed = connection.split("SharedAccessKey=", 1)[0] + "SharedAccessKey=" + base64.b64encode(b"guessed" * 4).decode()
+    bench.paho(
+        device,
+        "tls",
+        version=4,
+        user_name=bench.user_name(device),
+        password=token(guessed),
+        messages=[],
+        expect="refused",
+    )
+
+
+def paho_on_the_topic_of_another(bench):
+    """paho-mqtt that publishes as somebody else."""
+    victim, _ = bench.device()
+    thief, connection = bench.device()
+    bench.paho(
+        thief,
+        "tls",
+        version=4,
+        user_name=bench.user_name(thief),
+        password=token(connection),
+        messages=[{"topic": f"devices/{victim}/messages/events/", "body": "forged", "qos": 1}],
+        expect="closed",
+    )
+    bench.expect(victim, [])
+    bench.expect(thief, [])
+
+
+def mosquitto(version):
+    """mosquitto_pub, lines from stdin."""
+
+    def test(bench):
+        if not bench.mosquitto_pub:
+            raise Skipped("mosquitto_pub is not installed")
+        device, connection = bench.device()
+        command = [bench.mosquitto_pub, "-V", version, "-h", bench.hub.address, "-p", str(bench.hub.port("mqtts"))]
+        command += ["--cafile", bench.hub.ca, "-i", device, "-u", bench.user_name(device), "-P", token(connection)]
+        command += ["-q", "1", "-l"]
+        if version == "mqttv5":
+            command += ["-t", "$iothub/telemetry", "-D", "publish", "user-property", "@room", HOSTILE]
+            command += ["-D", "publish", "content-type", "text/plain"]
+        else:
+            command += ["-t", f"devices/{device}/messages/events/" + bag({"$.ct": "text/plain", "room": HOSTILE})]
+        lines = [f"line {n}" for n in range(200)]
+        finished = subprocess.run(command, input="\n".join(lines), text=True, capture_output=True, timeout=TIMEOUT)
+        assert finished.returncode == 0, finished.stderr
+        bench.expect(device, [(line, {"room": HOSTILE}, {"content_type": "text/plain"}) for line in lines])
+
+    return test
+
+
+def azure_messages():
+    """What azure-iot-device is to send, and the events they become."""
+    system = {"message_id": "m-1", "correlation_id": "c-1", "content_type": "application/json", "content_encoding": "utf-8"}
+    messages = [{"body": '{"t":21.5}', "system": system, "properties": {"room": HOSTILE, "n": "1"}}]
+    messages += [{"body": str(n), "system": {}, "properties": {}} for n in range(50)]
+    expected = [('{"t":21.5}', {"room": HOSTILE, "n": "1"}, system)] + [(str(n), {}, {}) for n in range(50)]
+    return messages, expected
+
+
+def azure(transport):
+    """azure-iot-device with a connection string."""
+
+    def test(bench):
+        if transport == "websockets" and not bench.hub.has_443:
+            raise Skipped("port 443 is not to be had on this machine")
+        device, connection = bench.device()
+        messages, expected = azure_messages()
+        task = {"transport": transport, "ca": bench.hub.ca, "connection_string": connection, "messages": messages}
+        bench.run("azure_peer.py", task)
+        bench.expect(device, expected)
+
+    return test
+
+
+def azure_x509(bench):
+    """azure-iot-device with a certificate."""
+    certificate, key, thumbprint = bench.certificate("peer-x509")
+    device, _ = bench.device({"type": "selfSigned", "primary_thumbprint": thumbprint})
+    messages, expected = azure_messages()
+    task = {"transport": "tcp", "ca": bench.hub.ca, "certificate": certificate, "key": key}
+    bench.run("azure_peer.py", task | {"host": bench.hub.address, "device": device, "messages": messages})
+    bench.expect(device, expected)
+
+
+TESTS = {
+    "paho_tcp": paho_on("tcp"),
+    "paho_tls": paho_on("tls"),
+    "paho_websocket": paho_on("ws"),
+    "paho_secure_websocket": paho_on("wss"),
+    "paho_mqtt5_password": paho_5,
+    "paho_mqtt5_authentication_method": paho_5_enhanced,
+    "paho_will": paho_will,
+    "paho_with_a_wrong_key": paho_with_a_wrong_key,
+    "paho_on_the_topic_of_another": paho_on_the_topic_of_another,
+    "mosquitto_3_1_1": mosquitto("mqttv311"),
+    "mosquitto_5": mosquitto("mqttv5"),
+    "azure_iot_device": azure("tcp"),
+    "azure_iot_device_websocket": azure("websockets"),
+    "azure_iot_device_x509": azure_x509,
+}
 
 if __name__ == "__main__":
     main()
