@@ -1,3 +1,35 @@
-//! bench
+//! Benchmarks of Whimbrel: `cargo xtask bench`, or one of them: `cargo xtask bench ingest`.
+//!
+//! Every figure stands beside the limit of the machine it was measured on; only that ratio says something elsewhere.
+// A benchmark that is wrong should stop.
+#![allow(clippy::indexing_slicing)]
 
-fn main() {}
+mod ingest;
+
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of Whimbrel.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+    /// Shorter runs: to see that it runs, not to compare.
+    #[arg(long, global = true)]
+    quick: bool,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Everything.
+    All,
+    /// Devices publish to a hub on loopback, which stores before it acknowledges.
+    Ingest(ingest::Options),
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let options = Options::parse();
+    match options.benchmark {
+        Benchmark::All => ingest::run(&ingest::Options::default(), options.quick),
+        Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
+    }
+}

@@ -100,11 +100,10 @@ impl Service {
         };
         let base = base(address)?;
         let ca = target.ca.clone().or_else(|| local.as_ref().and_then(|file| file.ca.clone()));
-        // Also without TLS: reqwest would look for a crypto provider of the process, and there is none.
-        let roots = if base.scheme() == "https" { roots(ca.as_deref())? } else { RootCertStore::empty() };
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tls_backend_preconfigured(trusting(roots)?);
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
+        if base.scheme() == "https" {
+            builder = builder.tls_backend_preconfigured(trust(ca.as_deref())?);
+        }
         if local.is_some() {
             builder = builder.no_proxy();
         }
@@ -192,24 +191,23 @@ fn base(address: &str) -> Result<Url> {
     }
 }
 
-/// The certificates in a file, or else those of the system.
-fn roots(ca: Option<&Path>) -> Result<RootCertStore> {
+/// TLS that trusts the certificates in a file, or else those of the system.
+fn trust(ca: Option<&Path>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    let Some(path) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
-    let unusable = |error: &dyn std::fmt::Display| {
-        Failure::usage(format!("{} cannot be used", path.display())).caused_by(error)
-    };
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
-        let certificate = certificate.map_err(|error| unusable(&error))?;
-        roots.add(certificate).map_err(|error| unusable(&error))?;
+    match ca {
+        Some(path) => {
+            let unusable = |error: &dyn std::fmt::Display| {
+                Failure::usage(format!("{} cannot be used", path.display())).caused_by(error)
+            };
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
+                let certificate = certificate.map_err(|error| unusable(&error))?;
+                roots.add(certificate).map_err(|error| unusable(&error))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
     }
-    Ok(roots)
-}
-
-fn trusting(roots: RootCertStore) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -80,7 +80,8 @@ pub fn message<'a>(
         }
     }
     let lane = number.map_or(Lane::Telemetry, |number: Number| number.lane);
-    let message = Message::from_parts(lane, body.into(), Properties::from_pairs(application), system);
+    let message =
+        Message::in_lane(lane, body).with_properties(Properties::from_pairs(application)).with_system(system);
     Ok(Received { message, number })
 }
 

@@ -1,0 +1,1 @@
+//! Programs from the quick start.
