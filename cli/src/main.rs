@@ -6,7 +6,7 @@ mod failure;
 mod output;
 mod service;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -72,7 +72,12 @@ fn main() -> ExitCode {
     let arguments = Whimbrel::parse();
     let usual = if matches!(arguments.command, Command::Hub(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 
     let result = match arguments.command {
         Command::Reference(arguments) => reference::run(&arguments),
