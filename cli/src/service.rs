@@ -100,10 +100,11 @@ impl Service {
         };
         let base = base(address)?;
         let ca = target.ca.clone().or_else(|| local.as_ref().and_then(|file| file.ca.clone()));
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
-        if base.scheme() == "https" {
-            builder = builder.tls_backend_preconfigured(trust(ca.as_deref())?);
-        }
+        // Also without TLS: reqwest would look for a crypto provider of the process, and there is none.
+        let roots = if base.scheme() == "https" { roots(ca.as_deref())? } else { RootCertStore::empty() };
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tls_backend_preconfigured(trusting(roots)?);
         if local.is_some() {
             builder = builder.no_proxy();
         }
@@ -191,23 +192,24 @@ fn base(address: &str) -> Result<Url> {
     }
 }
 
-/// TLS that trusts the certificates in a file, or else those of the system.
-fn trust(ca: Option<&Path>) -> Result<ClientConfig> {
+/// The certificates in a file, or else those of the system.
+fn roots(ca: Option<&Path>) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            let unusable = |error: &dyn std::fmt::Display| {
-                Failure::usage(format!("{} cannot be used", path.display())).caused_by(error)
-            };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
-                let certificate = certificate.map_err(|error| unusable(&error))?;
-                roots.add(certificate).map_err(|error| unusable(&error))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+    let Some(path) = ca else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let unusable = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("{} cannot be used", path.display())).caused_by(error)
+    };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
     }
+    Ok(roots)
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -81,14 +81,16 @@ impl Message {
 
     /// A message in the given lane.
     pub fn in_lane(lane: Lane, body: impl Into<Bytes>) -> Self {
-        Self {
-            lane,
-            body: body.into(),
-            properties: Properties::default(),
-            system: SystemProperties::default(),
-            expires_in: None,
-            durability: None,
-        }
+        Self::from_parts(lane, body.into(), Properties::default(), SystemProperties::default())
+    }
+
+    pub(crate) fn from_parts(
+        lane: Lane,
+        body: Bytes,
+        properties: Properties,
+        system: SystemProperties,
+    ) -> Self {
+        Self { lane, body, properties, system, expires_in: None, durability: None }
     }
 
     /// Sets one application property; a later value of the same name wins.

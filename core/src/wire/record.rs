@@ -66,7 +66,7 @@ pub fn decode(bytes: Bytes) -> Result<Message> {
     }
     let (lane, properties, system) = parts.head().ok_or_else(corrupt)?;
     let body = bytes.slice(bytes.len() - parts.0.len()..);
-    Ok(Message::in_lane(lane, body).with_properties(properties).with_system(system))
+    Ok(Message::from_parts(lane, body, properties, system))
 }
 
 fn put_length(length: usize, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Length of what [`write`] appends.
+/// Length of what [`write()`] appends.
 pub const LENGTH: usize = 28;
 
 /// Appends `time` as `2026-01-31T12:00:00.0000000Z`: always seven digits, always UTC. Times outside the years 1 to 9999
@@ -40,7 +40,7 @@ pub fn write(time: SystemTime, out: &mut String) {
     }
 }
 
-/// [`write`] into a new string.
+/// [`write()`] into a new string.
 pub fn format(time: SystemTime) -> String {
     let mut out = String::with_capacity(LENGTH);
     write(time, &mut out);
@@ -83,7 +83,7 @@ pub fn parse(text: &str) -> Option<SystemTime> {
     from_epoch(days(year, month, day) * DAY + of_day - offset, nanos)
 }
 
-/// Whether [`write`] can say `time` exactly (to 100 ns).
+/// Whether [`write()`] can say `time` exactly (to 100 ns).
 pub(crate) fn can_write(time: SystemTime) -> bool {
     (FIRST_SECOND..=LAST_SECOND).contains(&since_epoch(time).0)
 }

@@ -142,9 +142,8 @@ impl<'t> Bag<'t> {
     /// Of a repeated name the last one counts. A system property without a value is not set. What looks like a system
     /// property and is unknown, or is a time that cannot be read, becomes an application property under its name.
     pub fn into_message(self, lane: Lane, body: impl Into<Bytes>) -> Message {
-        let message = Message::in_lane(lane, body);
         if self.is_empty() {
-            return message;
+            return Message::in_lane(lane, body);
         }
         let mut system = SystemProperties::default();
         let mut application = Vec::new();
@@ -155,7 +154,7 @@ impl<'t> Bag<'t> {
                 application.push((name.into_owned(), value.into_owned()));
             }
         }
-        message.with_properties(Properties::from_pairs(application)).with_system(system)
+        Message::from_parts(lane, body.into(), Properties::from_pairs(application), system)
     }
 }
 

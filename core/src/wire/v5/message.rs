@@ -80,8 +80,7 @@ pub fn message<'a>(
         }
     }
     let lane = number.map_or(Lane::Telemetry, |number: Number| number.lane);
-    let message =
-        Message::in_lane(lane, body).with_properties(Properties::from_pairs(application)).with_system(system);
+    let message = Message::from_parts(lane, body.into(), Properties::from_pairs(application), system);
     Ok(Received { message, number })
 }
 

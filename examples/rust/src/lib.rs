@@ -1,1 +1,0 @@
-//! Programs from the quick start.
