@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Sequence,
     clock::{Moment, millis},
     codec::{Cursor, put_varint},
     ids::Key,
@@ -14,6 +13,8 @@ use crate::{Error, ErrorKind, Message, Result, wire};
 
 /// First byte of every entry.
 const FORM: u8 = 1;
+/// What the journal adds to a record, before it is filled up to eight bytes.
+const FRAME: u64 = 16;
 
 /// When a message was accepted, and how long it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ impl Stamp {
 pub(super) struct Entry {
     pub(super) stamp: Stamp,
     pub(super) message: Message,
+    /// Bytes it takes on disk.
+    pub(super) bytes: u64,
 }
 
 impl Entry {
@@ -107,7 +110,7 @@ impl Entry {
         }
         let stamp = Stamp::decode(&mut cursor).ok_or_else(corrupt)?;
         let rest = record.len() - cursor.0.len();
-        Ok(Self { stamp, message: wire::record::decode(record.slice(rest..))? })
+        Ok(Self { stamp, message: wire::record::decode(record.slice(rest..))?, bytes: on_disk(record.len()) })
     }
 
     pub(super) fn key(&self) -> Key {
@@ -115,19 +118,14 @@ impl Entry {
     }
 }
 
+/// Bytes that a record of `payload` bytes takes on disk.
+pub(super) fn on_disk(payload: usize) -> u64 {
+    (payload as u64 + FRAME).next_multiple_of(8)
+}
+
 fn corrupt() -> Error {
     Error::new(ErrorKind::JournalCorrupt, "outbox.read", "the record is not a message")
 }
-
-/// What the outbox remembers of a message that was handed out for sending.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Handed {
-    pub(super) key: Key,
-    pub(super) stamp: Stamp,
-}
-
-/// An entry and its place.
-pub(super) type Placed = (Sequence, Entry);
 
 #[cfg(test)]
 mod tests {

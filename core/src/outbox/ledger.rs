@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::{
     Account, DropReason, Outcome, Sequence,
+    handed::Handed,
     ids::{Identity, Key},
     ranges::Ranges,
 };
@@ -18,12 +19,22 @@ pub(super) struct Settlement {
     pub(super) first: Sequence,
     pub(super) last: Sequence,
     pub(super) key: Key,
+    /// Bytes they take on disk, where known. Not written down.
+    pub(super) bytes: u64,
     pub(super) outcome: Outcome,
 }
 
 impl Settlement {
-    pub(super) fn one(sequence: Sequence, key: Key, outcome: Outcome) -> Self {
-        Self { first: sequence, last: sequence, key, outcome }
+    /// The end of one message, with what is known of it.
+    pub(super) fn of(sequence: Sequence, known: Option<Handed>, outcome: Outcome) -> Self {
+        let (key, bytes) = known.map_or((Key::Unknown, 0), |handed| (handed.key, handed.bytes));
+        Self { first: sequence, last: sequence, key, bytes, outcome }
+    }
+
+    /// The end of messages whose records are damaged.
+    pub(super) fn damaged(first: Sequence, last: Sequence) -> Self {
+        let outcome = Outcome::Dropped { reason: DropReason::Damaged };
+        Self { first, last, key: Key::Unknown, bytes: 0, outcome }
     }
 }
 
@@ -52,16 +63,18 @@ impl Counts {
         match outcome {
             Outcome::Delivered { .. } => &mut self.delivered,
             Outcome::Expired => &mut self.expired,
-            Outcome::Dropped { reason } => self.dropped(*reason),
+            Outcome::Dropped { reason: DropReason::MadeRoom } => &mut self.made_room,
+            Outcome::Dropped { reason: DropReason::NoRoom } => &mut self.no_room,
+            Outcome::Dropped { reason: DropReason::Damaged } => &mut self.damaged,
             Outcome::Rejected { .. } => &mut self.rejected,
         }
     }
 
-    pub(super) fn dropped(&mut self, reason: DropReason) -> &mut u64 {
+    pub(super) fn dropped(&self, reason: DropReason) -> u64 {
         match reason {
-            DropReason::MadeRoom => &mut self.made_room,
-            DropReason::NoRoom => &mut self.no_room,
-            DropReason::Damaged => &mut self.damaged,
+            DropReason::MadeRoom => self.made_room,
+            DropReason::NoRoom => self.no_room,
+            DropReason::Damaged => self.damaged,
         }
     }
 }
@@ -100,12 +113,13 @@ impl Ledger {
         }
     }
 
-    /// Closes a recovery: the journal has the messages from `first` up to, not including, `next`.
+    /// Closes a recovery: the journal has the messages from `first` up to, not including, `next`. Returns whether the
+    /// books had to be corrected.
     ///
     /// Only damage can make journal and notes disagree. Numbers given back by the journal without a note saying how
     /// they ended count as damaged. Numbers that ended but do not exist (any more) will be used again, so they lose
     /// their places and stay in the account.
-    pub(super) fn reconcile(&mut self, first: Sequence, next: Sequence) {
+    pub(super) fn reconcile(&mut self, first: Sequence, next: Sequence) -> bool {
         self.next = next;
         let mut lost = self.ahead.cut(next);
         if self.head > next {
@@ -116,10 +130,11 @@ impl Ledger {
             self.turned_away += lost;
             self.kept.retain(|ended| ended.sequence < next);
         }
-        if first > self.head {
-            let outcome = Outcome::Dropped { reason: DropReason::Damaged };
-            self.settle(Settlement { first: self.head, last: first - 1, key: Key::Unknown, outcome });
+        let given_back = first > self.head;
+        if given_back {
+            self.settle(Settlement::damaged(self.head, first - 1));
         }
+        given_back || lost > 0
     }
 
     /// Takes in `count` messages and returns the number of the first.
@@ -149,7 +164,7 @@ impl Ledger {
 
     /// Ends messages; those that are not queued are left alone.
     pub(super) fn settle(&mut self, settlement: Settlement) {
-        let Settlement { first, last, key, outcome } = settlement;
+        let Settlement { first, last, key, outcome, .. } = settlement;
         let (first, last) = (first.max(self.head), last.min(self.next - 1));
         if first > last {
             return;
@@ -223,7 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outbox::{ids::OutboxId, note};
+    use crate::outbox::note;
 
     /// What a message is to the model.
     type Fate = Option<Outcome>;
@@ -394,7 +409,7 @@ mod tests {
                             .map(|(offset, length, key, outcome)| {
                                 let first = (ledger.head + offset).saturating_sub(2).max(1).min(ledger.next);
                                 let last = (first + length).min(ledger.next - 1).max(first);
-                                Settlement { first, last, key, outcome }
+                                Settlement { first, last, key, bytes: 0, outcome }
                             })
                             .filter(|settlement| settlement.last < ledger.next)
                             .collect();

@@ -3,25 +3,39 @@
 //! Each lane is a journal of its own, so a message's number in its lane is its journal number. Memory holds the window
 //! and a bounded read-ahead, never the backlog. Nothing here knows of MQTT.
 
+mod accept;
 mod clock;
 mod codec;
+mod deadlines;
 mod entry;
+mod figures;
+mod handed;
 mod ids;
 mod ledger;
 mod note;
+mod open;
 mod options;
 mod outcome;
+mod per_lane;
+mod queue;
 mod ranges;
+mod read;
+mod receipt;
+mod room;
+mod settle;
+mod tail;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 #[cfg(feature = "testing")]
 pub use clock::ManualClock;
 pub use clock::{Clock, Now, SystemClock};
 pub use options::{Durability, OutboxOptions, Overflow, Storage};
 pub use outcome::{Account, Counters, DropReason, Outcome, ReceiptState};
+pub use receipt::Receipt;
 
-use crate::{Lane, Message, Result};
+use self::{open::Shared, per_lane::PerLane};
+use crate::{Lane, Message, Result, journal::Disk};
 
 /// Number of a message in its lane: rises by one, never used twice.
 pub type Sequence = u64;
@@ -40,161 +54,170 @@ pub struct Queued {
     pub message: Message,
 }
 
-/// A handle; clones share the outbox.
+/// A handle; clones share the outbox. Safe to use from any thread or task; no call waits for the network.
 #[derive(Clone)]
 pub struct Outbox {
-    inner: Arc<()>,
+    shared: Arc<Shared>,
 }
 
 impl Outbox {
     /// Opens or creates the outbox. Blocking; reads the last segment of each lane only.
     ///
     /// # Errors
-    /// `InUse`, `JournalVersion`, `JournalIo`, `DiskFull`.
+    /// `InvalidArgument` for a bound or interval of zero; `InUse` naming the process that has the folder open;
+    /// `JournalVersion`, `JournalIo`, `DiskFull`.
     pub fn open(storage: &Storage, options: OutboxOptions) -> Result<Self> {
-        let _ = (storage, options);
-        unimplemented!()
+        Ok(Self { shared: Arc::new(Shared::open(storage, options)?) })
     }
 
-    /// Random id made when the directory was created: with lane and number it names a message for ever.
+    /// [`Outbox::open`] on disks and with a clock of the caller's, for tests.
+    ///
+    /// # Errors
+    /// As there.
+    #[doc(hidden)]
+    pub fn open_on(
+        alert: Arc<dyn Disk>,
+        telemetry: Arc<dyn Disk>,
+        options: OutboxOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let shared = Shared::open_on(PerLane { alert, telemetry }, false, options, clock)?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Random id made when the outbox was created: with lane and number it names a message for ever.
     pub fn id(&self) -> &str {
-        unimplemented!()
+        &self.shared.name
     }
 
     /// Takes a message in; returns when it is as safe as was asked for. Cancelling before leaves it either wholly in or
     /// wholly out; it is in the account if it is in.
     ///
+    /// When the wait for the disk fails, the message counts as queued until the outbox is closed, but is not sent;
+    /// whether it is there after opening again depends on what reached the disk.
+    ///
     /// # Errors
     /// As [`Message::validate`]; `OutboxFull`, `DiskFull`, `JournalIo`, `Closed`.
     pub async fn send(&self, message: Message) -> Result<Receipt> {
-        let _ = message;
-        unimplemented!()
+        let _told = Tell(&self.shared);
+        let (receipt, commit) = self.shared.accept(message)?;
+        if let Some((journal, ticket)) = commit {
+            journal.durable(ticket).await?;
+        }
+        Ok(receipt)
     }
 
-    /// Takes many in, in order, with one commit. All or none.
+    /// Takes many in, in order within each lane, with one wait. All or none: when the disk is full half-way, those
+    /// that were stored already end as `Dropped`. A power cut while it runs may leave any number of the first ones of
+    /// each lane.
     ///
     /// # Errors
-    /// As [`Outbox::send`]; `details` names the index of an invalid message.
+    /// As [`Outbox::send`]; the detail `index` names an invalid message.
     pub async fn send_all(&self, messages: Vec<Message>) -> Result<Vec<Receipt>> {
-        let _ = messages;
-        unimplemented!()
+        let _told = Tell(&self.shared);
+        let (receipts, commits) = self.shared.accept_all(messages)?;
+        for (journal, ticket) in commits.iter().flatten() {
+            journal.durable(*ticket).await?;
+        }
+        Ok(receipts)
     }
 
-    /// The receipt of a message, also one from before a restart; `None` when it is not known (any more). Blocking when
-    /// the message still waits in a large backlog.
+    /// The receipt of a message, also one from before a restart; `None` when it is not known (any more). Where several
+    /// messages share an id it is one of them. Blocking: an id that the program chose is looked for in the whole
+    /// backlog.
     ///
     /// # Errors
-    /// `JournalIo`.
+    /// `JournalIo`, `Closed`.
     pub fn receipt(&self, message_id: &str) -> Result<Option<Receipt>> {
-        let _ = message_id;
-        unimplemented!()
+        self.shared.receipt(message_id)
     }
 
     /// Reads up to `limit` messages of `lane` that may be sent, from `from` on (or the first unsettled one), in order,
-    /// skipping settled ones and settling expired and damaged ones on the way. Blocking when they are not in memory.
-    /// Returns the sequence to go on from.
+    /// skipping settled ones and settling expired and damaged ones on the way. Appends them to `out` and returns the
+    /// sequence to go on from. Blocking when they are not in memory.
     ///
     /// # Errors
-    /// `JournalIo`.
+    /// `JournalIo`, `JournalVersion` for a message that a newer version stored, `Closed`.
     pub fn read(&self, lane: Lane, from: Sequence, limit: usize, out: &mut Vec<Queued>) -> Result<Sequence> {
-        let _ = (lane, from, limit, out);
-        unimplemented!()
+        self.shared.read(lane, from, limit, out)
     }
 
     /// First unsettled sequence of a lane.
     pub fn head(&self, lane: Lane) -> Sequence {
-        let _ = lane;
-        unimplemented!()
+        self.shared.state().lanes.get(lane).ledger.head
     }
 
-    /// Resolves when a message has become ready to be read since the last call (or at once, if one has). One waiter.
+    /// Resolves when a message has become ready to be read since the last call or the last [`Outbox::read`] that came
+    /// to the end (at once, if one has), and when the outbox is closed. One waiter. Cancelling changes nothing.
     pub async fn readable(&self) {
-        unimplemented!()
+        self.shared.readable().await;
     }
 
-    /// Notes that messages were handed to the network. In memory only.
+    /// Notes that messages were handed to the network, in the order of their lanes. In memory only.
     pub fn mark_sent(&self, sent: &[(Lane, Sequence)]) {
-        let _ = sent;
-        unimplemented!()
+        self.shared.mark_sent(sent);
     }
 
     /// Notes that the link is gone: what was sent and not settled is queued again.
     pub fn mark_unsent(&self) {
-        unimplemented!()
+        self.shared.mark_unsent();
     }
 
-    /// Ends messages. Written lazily, and at once when the outbox runs empty; waiting receipts resolve now.
+    /// Ends messages. Written lazily, and at once when the outbox runs empty; waiting receipts resolve now. A sequence
+    /// that is settled already is ignored. On a full disk it is written when there is space again.
     ///
     /// # Errors
-    /// `JournalIo`. A sequence that is settled already is ignored.
+    /// `JournalIo`: the messages have ended, but after opening again those not yet written are sent again. `Closed`.
     pub fn settle(&self, settled: Vec<(Lane, Sequence, Outcome)>) -> Result<()> {
-        let _ = settled;
-        unimplemented!()
+        self.shared.settle(settled)
     }
 
-    /// Ends every message whose time has come, as far as it is known without reading the backlog. Returns when to call
-    /// again.
+    /// Ends messages whose time has come: the first ones that are not on their way, and those behind them whose time to
+    /// live is known from memory. The others end when they are reached. Returns when to call again, as far as that is
+    /// known; new messages can make it earlier. Reads a little from the disk while the link is down.
     ///
     /// # Errors
-    /// `JournalIo`.
+    /// `JournalIo`, `JournalVersion`, `Closed`.
     pub fn expire(&self) -> Result<Option<tokio::time::Instant>> {
-        unimplemented!()
+        self.shared.expire()
     }
 
-    /// Resolves when nothing is queued.
+    /// Resolves when nothing is queued, or the outbox is closed. Cancelling changes nothing.
     pub async fn empty(&self) {
-        unimplemented!()
+        self.shared.empty().await;
     }
 
     /// The account.
     pub fn account(&self) -> Account {
-        unimplemented!()
+        self.shared.account()
     }
 
-    /// The figures.
+    /// The figures. May read one record of each lane from the disk, for the age of the oldest.
     pub fn counters(&self) -> Counters {
-        unimplemented!()
+        self.shared.counters()
     }
 
     /// Commits everything and gives the directory free. Blocking. Later calls fail with `Closed`; open receipts fail
-    /// with `Closed` and can be asked for again after reopening.
+    /// with `Closed` and can be asked for again after reopening. Closing twice is fine.
     ///
     /// # Errors
     /// `JournalIo`, `DiskFull`.
     pub fn close(&self) -> Result<()> {
-        let _ = &self.inner;
-        unimplemented!()
+        self.shared.close()
     }
 }
 
-impl std::fmt::Debug for Outbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox").finish_non_exhaustive()
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
-/// What `send` returns: the message is safe, and this is how to follow it. Cheap to clone; dropping it changes nothing.
-#[derive(Clone, Debug)]
-pub struct Receipt {
-    message_id: String,
-}
+/// Tells the reader of new messages when `send` is done with them, or is cancelled: one wake-up, when they can be read.
+struct Tell<'a>(&'a Shared);
 
-impl Receipt {
-    /// The id to find this receipt again with, also after a restart.
-    pub fn message_id(&self) -> &str {
-        &self.message_id
-    }
-
-    /// Where the message is now.
-    pub fn state(&self) -> ReceiptState {
-        unimplemented!()
-    }
-
-    /// Waits for the end. Cancelling changes nothing; call again.
-    ///
-    /// # Errors
-    /// `Closed` when the client is closed first; `NotFound` when the outcome is no longer kept.
-    pub async fn outcome(&self) -> Result<Outcome> {
-        unimplemented!()
+impl Drop for Tell<'_> {
+    fn drop(&mut self) {
+        self.0.arrived.notify_one();
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn opened(identity: Identity, out: &mut Vec<u8>) {
 pub(super) fn settled<'a>(settlements: impl IntoIterator<Item = &'a Settlement>, out: &mut Vec<u8>) {
     out.push(SETTLED);
     let mut before = 0;
-    for Settlement { first, last, key, outcome } in settlements {
+    for Settlement { first, last, key, outcome, .. } in settlements {
         put_end(before, (*first, *last), *key, outcome, out);
         before = *last;
     }
@@ -281,5 +281,5 @@ fn get_end(before: Sequence, cursor: &mut Cursor<'_>) -> Option<Settlement> {
         REJECTED => Outcome::Rejected { reason: String::from_utf8_lossy(cursor.bytes()?).into_owned() },
         _ => return None,
     };
-    Some(Settlement { first, last, key, outcome })
+    Some(Settlement { first, last, key, bytes: 0, outcome })
 }

@@ -1,0 +1,206 @@
+//! Following a message to its end.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Outcome, ReceiptState, Sequence,
+    entry::Entry,
+    ids::{self, Key, OutboxId},
+    open::Shared,
+    queue::Queue,
+};
+use crate::{
+    Error, ErrorKind, Lane, Result,
+    journal::{Journal, Read, Ticket},
+};
+
+const OPERATION: &str = "outbox.receipt";
+
+/// What `send` returns: the message is safe, and this is how to follow it. Cheap to clone; dropping it changes nothing.
+#[derive(Clone)]
+pub struct Receipt {
+    outbox: Weak<Shared>,
+    outbox_id: OutboxId,
+    lane: Lane,
+    epoch: u32,
+    sequence: Sequence,
+    /// Made when somebody asks, unless the program chose it.
+    id: OnceLock<Box<str>>,
+    /// The outcome, where it was known when the receipt was made.
+    ended: Option<Outcome>,
+}
+
+impl Receipt {
+    pub(super) fn queued(
+        outbox: &Arc<Shared>,
+        lane: Lane,
+        epoch: u32,
+        sequence: Sequence,
+        id: Option<&str>,
+    ) -> Self {
+        let id = id.map_or_else(OnceLock::new, |id| OnceLock::from(Box::from(id)));
+        let outbox_id = outbox.identity.id;
+        Self { outbox: Arc::downgrade(outbox), outbox_id, lane, epoch, sequence, id, ended: None }
+    }
+
+    pub(super) fn ended(outbox: &Arc<Shared>, lane: Lane, id: String, outcome: Outcome) -> Self {
+        Self { ended: Some(outcome), ..Self::queued(outbox, lane, 0, 0, Some(&id)) }
+    }
+
+    /// The id to find this receipt again with, also after a restart.
+    pub fn message_id(&self) -> &str {
+        self.id.get_or_init(|| ids::generated(self.outbox_id, self.lane, self.epoch, self.sequence).into())
+    }
+
+    /// Where the message is now.
+    pub fn state(&self) -> ReceiptState {
+        if let Some(outcome) = &self.ended {
+            return ReceiptState::Settled(outcome.clone());
+        }
+        let Some(shared) = self.outbox.upgrade() else { return ReceiptState::Unknown };
+        let state = shared.state();
+        let queue = state.lanes.get(self.lane);
+        if !queue.ledger.is_queued(self.sequence) {
+            let ended = queue.ledger.ended(self.sequence);
+            return ended.map_or(ReceiptState::Unknown, |ended| ReceiptState::Settled(ended.outcome.clone()));
+        }
+        if self.sequence <= queue.sent_to { ReceiptState::Sent } else { ReceiptState::Queued }
+    }
+
+    /// Waits for the end. Cancelling changes nothing; call again.
+    ///
+    /// # Errors
+    /// `Closed` when the client is closed first; `NotFound` when the outcome is no longer kept.
+    pub async fn outcome(&self) -> Result<Outcome> {
+        const OPERATION: &str = "receipt.outcome";
+        let closed = || {
+            let text = "the outbox was closed before the message ended; ask again by its id after opening";
+            Error::new(ErrorKind::Closed, OPERATION, text)
+        };
+        if let Some(outcome) = &self.ended {
+            return Ok(outcome.clone());
+        }
+        let ended = {
+            let shared = self.outbox.upgrade().ok_or_else(closed)?;
+            let mut state = shared.state();
+            let is_closed = state.closed;
+            let queue = state.lanes.get_mut(self.lane);
+            if !queue.ledger.is_queued(self.sequence) {
+                return queue.ledger.ended(self.sequence).map(|ended| ended.outcome.clone()).ok_or_else(
+                    || {
+                        let text = "the message ended so long ago that its outcome is no longer kept";
+                        Error::new(ErrorKind::NotFound, OPERATION, text)
+                    },
+                );
+            }
+            if is_closed {
+                return Err(closed());
+            }
+            let (sender, ended) = oneshot::channel();
+            let waiting = queue.waiting.entry(self.sequence).or_default();
+            waiting.retain(|sender| !sender.is_closed());
+            waiting.push(sender);
+            ended
+        };
+        ended.await.map_err(|_| closed())
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("message_id", &self.message_id()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Finds a message by its id.
+    pub(super) fn receipt(self: &Arc<Self>, id: &str) -> Result<Option<Receipt>> {
+        match ids::parse(self.identity.id, id) {
+            Some((lane, epoch, sequence)) => self.receipt_at(lane, epoch, sequence),
+            None => self.receipt_of(id),
+        }
+    }
+
+    /// By an id that says where the message is. The epoch tells it from one that a crash took back.
+    fn receipt_at(self: &Arc<Self>, lane: Lane, epoch: u32, sequence: Sequence) -> Result<Option<Receipt>> {
+        let key = Key::Generated(epoch);
+        let receipt = Receipt::queued(self, lane, epoch, sequence, None);
+        let backlog = {
+            let state = self.open_state(OPERATION)?;
+            let queue = state.lanes.get(lane);
+            if !queue.ledger.is_queued(sequence) {
+                let ended = queue.ledger.ended(sequence).filter(|ended| ended.key == key);
+                return Ok(ended.map(|ended| Receipt { ended: Some(ended.outcome.clone()), ..receipt }));
+            }
+            if let Some(handed) = queue.known(sequence) {
+                return Ok((handed.key == key).then_some(receipt));
+            }
+            Backlog::of(queue, sequence..sequence + 1)
+        };
+        Ok(backlog.find(|entry| entry.key() == key)?.map(|_| receipt))
+    }
+
+    /// By an id that the program chose: memory first, then the whole backlog.
+    fn receipt_of(self: &Arc<Self>, id: &str) -> Result<Option<Receipt>> {
+        let key = Key::chosen(id);
+        let backlogs = {
+            let state = self.open_state(OPERATION)?;
+            for queue in state.lanes.iter() {
+                let handed = queue.handed.find(key).filter(|sequence| queue.ledger.is_queued(*sequence));
+                if let Some(sequence) = handed.or_else(|| queue.tail.find(id)) {
+                    return Ok(Some(Receipt::queued(self, queue.lane, 0, sequence, Some(id))));
+                }
+                if let Some(ended) = queue.ledger.ended_as(key) {
+                    return Ok(Some(Receipt::ended(self, queue.lane, id.into(), ended.outcome.clone())));
+                }
+            }
+            let backlog = |queue: &Queue| Backlog::of(queue, queue.ledger.head..queue.ledger.next);
+            [backlog(&state.lanes.alert), backlog(&state.lanes.telemetry)]
+        };
+        let is_it = |entry: &Entry| entry.message.system().message_id.as_deref() == Some(id);
+        for backlog in backlogs {
+            if let Some(sequence) = backlog.find(is_it)? {
+                return Ok(Some(Receipt::queued(self, backlog.lane, 0, sequence, Some(id))));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Waiting messages of a lane, to be searched on the disk.
+struct Backlog {
+    lane: Lane,
+    journal: Journal,
+    written: Ticket,
+    range: Range<Sequence>,
+}
+
+impl Backlog {
+    fn of(queue: &Queue, range: Range<Sequence>) -> Self {
+        Self { lane: queue.lane, journal: queue.journal.clone(), written: queue.journal.latest(), range }
+    }
+
+    fn find(&self, is_it: impl Fn(&Entry) -> bool) -> Result<Option<Sequence>> {
+        if self.range.is_empty() {
+            return Ok(None);
+        }
+        self.journal.wait_durable(self.written)?;
+        let mut reader = self.journal.reader(self.range.start);
+        while let Some(read) = reader.next()? {
+            let Read::Record(sequence, record) = read else { continue };
+            if sequence >= self.range.end {
+                break;
+            }
+            if Entry::decode(&record).is_ok_and(|entry| is_it(&entry)) {
+                return Ok(Some(sequence));
+            }
+        }
+        Ok(None)
+    }
+}

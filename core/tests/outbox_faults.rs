@@ -1,0 +1,120 @@
+//! Disks that are full, and disks that fail.
+
+mod outbox_support;
+
+use outbox_support::{
+    DELIVERED, Stage, account, deliver, numbers, read_all, reading, send_readings, waiting,
+};
+use whimbrel::{
+    DropReason, ErrorKind, Lane, Message, ReceiptState,
+    outbox::{Outbox, OutboxOptions},
+};
+
+/// Small segments, so that a disk fills up soon.
+fn stage() -> Stage {
+    Stage::with(OutboxOptions { max_bytes: 16 << 20, ..OutboxOptions::default() })
+}
+
+async fn fill(outbox: &Outbox) -> u64 {
+    let mut accepted = 0;
+    loop {
+        match outbox.send(Message::telemetry(vec![5; 100_000])).await {
+            Ok(_) => accepted += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+                return accepted;
+            }
+        }
+        assert!(accepted < 100, "a full disk takes only what was prepared before");
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_send_says_so_delivery_goes_on_and_makes_room() {
+    let stage = stage();
+    let outbox = stage.open();
+    send_readings(&outbox, 0..3).await;
+    stage.telemetry.set_full(true);
+    let accepted = 3 + fill(&outbox).await;
+    assert_eq!(account(&outbox).accepted, accepted, "what was refused was not taken in");
+    assert_eq!(read_all(&outbox, Lane::Telemetry).len() as u64, accepted);
+    outbox.send(Message::alert("the other disk has room")).await.unwrap();
+
+    // Deliver what waits: the segments are used again, on a disk as full as before.
+    deliver(&outbox, Lane::Telemetry, 1..=accepted);
+    let mut tries = 0;
+    while let Err(error) = outbox.send(reading(1)).await {
+        assert_eq!(error.kind(), ErrorKind::DiskFull);
+        tries += 1;
+        assert!(tries < 10_000, "room was made, and is not found");
+        tokio::task::yield_now().await;
+    }
+    let last = account(&outbox);
+    assert_eq!((last.delivered, last.queued), (accepted, 2));
+    outbox.close().unwrap();
+    stage.telemetry.set_full(false);
+    let outbox = stage.open();
+    assert_eq!(account(&outbox), last);
+    assert_eq!(waiting(&outbox, Lane::Telemetry), ["1"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_works_again_when_space_returns() {
+    let stage = stage();
+    let outbox = stage.open();
+    stage.telemetry.set_full(true);
+    let accepted = fill(&outbox).await;
+    stage.telemetry.set_full(false);
+    let receipt = outbox.send(reading(1)).await.unwrap();
+    assert_eq!(account(&outbox).queued, accepted + 1);
+    assert_eq!(receipt.state(), ReceiptState::Queued);
+}
+
+#[tokio::test]
+async fn a_batch_that_fills_the_disk_leaves_nothing_to_be_delivered() {
+    let stage = stage();
+    let outbox = stage.open();
+    send_readings(&outbox, 0..3).await;
+    stage.telemetry.set_full(true);
+    let mut batch = vec![Message::alert("with the others")];
+    batch.extend((0..60).map(|_| Message::telemetry(vec![5; 100_000])));
+    let error = outbox.send_all(batch).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DiskFull);
+    assert_eq!(waiting(&outbox, Lane::Telemetry), numbers(0..3));
+    assert_eq!(waiting(&outbox, Lane::Alert).len(), 0);
+    let balance = account(&outbox);
+    assert_eq!((balance.queued, balance.accepted), (3, 3 + balance.dropped));
+    assert_eq!(outbox.counters().dropped, [(DropReason::NoRoom, balance.dropped)]);
+    stage.telemetry.set_full(false);
+    outbox.send(reading(3)).await.unwrap();
+    assert_eq!(waiting(&outbox, Lane::Telemetry), numbers(0..4));
+    outbox.close().unwrap();
+    assert_eq!(waiting(&stage.open(), Lane::Telemetry), numbers(0..4));
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_more_is_promised_until_opened_again() {
+    let stage = stage();
+    let outbox = stage.open();
+    let safe = outbox.send(reading(0)).await.unwrap();
+    read_all(&outbox, Lane::Telemetry);
+    stage.telemetry.set_failing(true);
+    assert_eq!(outbox.send(reading(1)).await.unwrap_err().kind(), ErrorKind::JournalIo);
+    assert_eq!(outbox.send(reading(2)).await.unwrap_err().kind(), ErrorKind::JournalIo);
+    assert_eq!(waiting(&outbox, Lane::Telemetry), ["0"], "what is not on the disk does not leave");
+    outbox.send(Message::alert("the other disk is well")).await.unwrap();
+
+    let error = outbox.settle(vec![(Lane::Telemetry, 1, DELIVERED)]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::JournalIo);
+    assert_eq!(safe.outcome().await.unwrap(), DELIVERED, "it is delivered all the same");
+    account(&outbox);
+    assert_eq!(outbox.close().unwrap_err().kind(), ErrorKind::JournalIo);
+
+    stage.telemetry.set_failing(false);
+    let outbox = stage.open();
+    let left = waiting(&outbox, Lane::Telemetry);
+    assert!(left.contains(&"0".to_owned()), "nobody could write down that it was delivered");
+    account(&outbox);
+    send_readings(&outbox, 5..6).await;
+    assert_eq!(waiting(&outbox, Lane::Telemetry).last().unwrap(), "5");
+}
