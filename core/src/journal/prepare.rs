@@ -219,13 +219,12 @@ impl State {
     }
 
     /// The oldest segment and, behind it, the one whose header tells how far the oldest reaches: when everything in the
-    /// former is trimmed, as far as is known.
+    /// former is trimmed, as far as is known, and the latter is on the disk.
     fn freed(&self) -> Option<(&Arc<Segment>, &Arc<Segment>)> {
         let oldest = self.segments.front()?;
         let next = self.segments.iter().skip(1).find(|segment| !segment.is_headless())?;
-        next.known_header()
-            .is_none_or(|header| header.first <= self.trim_durable + 1)
-            .then_some((oldest, next))
+        let trimmed = next.known_header().is_none_or(|header| header.first <= self.trim_durable + 1);
+        (trimmed && next.number <= self.durable.segment).then_some((oldest, next))
     }
 
     fn next_task(&mut self, options: &JournalOptions) -> Option<Task> {

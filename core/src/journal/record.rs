@@ -21,6 +21,9 @@ const OPENS_COMMIT: u8 = 0x80;
 /// A number has 56 bits.
 const NUMBER: u64 = (1 << 56) - 1;
 
+/// Which of the words of a head has the number.
+pub(super) const NUMBER_WORD: usize = 1;
+
 /// What a record is, to the journal itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -31,6 +34,22 @@ pub(super) enum Tag {
     Note = 2,
     /// The payload is the number of the last data record given up. Its number is that of the next data record.
     Trim = 3,
+}
+
+impl Tag {
+    fn of(kind: u8) -> Option<Self> {
+        match kind & !OPENS_COMMIT {
+            1 => Some(Self::Data),
+            2 => Some(Self::Note),
+            3 => Some(Self::Trim),
+            _ => None,
+        }
+    }
+}
+
+/// The number in the second word of a head, freed of its salt, if the kind beside it is one.
+pub(super) fn number_of(word: u64) -> Option<Lsn> {
+    Tag::of((word >> 56) as u8).map(|_| word & NUMBER)
 }
 
 impl From<Kind> for Tag {
@@ -95,12 +114,7 @@ impl Head {
         let (numbered, _) = rest.split_first_chunk::<8>()?;
         let numbered = u64::from_le_bytes(*numbered) ^ salt;
         let kind = (numbered >> 56) as u8;
-        let tag = match kind & !OPENS_COMMIT {
-            1 => Tag::Data,
-            2 => Tag::Note,
-            3 => Tag::Trim,
-            _ => return None,
-        };
+        let tag = Tag::of(kind)?;
         Some(Self {
             tag,
             opens_commit: kind & OPENS_COMMIT != 0,

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     DiskFile, Lsn,
     disk::read_exact,
-    record::{ALIGN, HEAD, Head},
+    record::{ALIGN, HEAD, Head, NUMBER_WORD, Tag, number_of},
+    segment::PAGE,
 };
 
 /// Most bytes read at once, unless a record is larger.
@@ -71,12 +72,14 @@ pub(super) struct Scan {
     at: u64,
     /// Number of the next data record when nothing is damaged.
     next: Lsn,
+    /// How far the last thing reached that has the head of a record and is none.
+    begun: u64,
 }
 
 impl Scan {
     /// Reads from `at`, where the next data record should be `next`.
     pub(super) fn new(file: Arc<dyn DiskFile>, salt: u64, at: u64, next: Lsn) -> Self {
-        Self { window: Window { file, start: 0, bytes: Bytes::new() }, salt, at, next }
+        Self { window: Window { file, start: 0, bytes: Bytes::new() }, salt, at, next, begun: 0 }
     }
 
     /// Where the next record starts.
@@ -92,48 +95,71 @@ impl Scan {
     /// What comes next in front of `limit`. Does not step over a record: [`Scan::skip`] or [`Scan::take`] does.
     pub(super) fn peek(&mut self, limit: u64) -> io::Result<Found> {
         let at = self.at;
-        if let Some(head) = self.good(at, limit, |head, next| head.number >= next)? {
+        if let Some(head) = self.good(at, limit)? {
             return Ok(Found::Record(head, at));
         }
-        // Between here and a record at `offset` at most so many data records can have been.
         let mut offset = at + ALIGN;
-        while offset + HEAD as u64 <= limit {
-            let room = (offset - at) / HEAD as u64;
-            if self.good(offset, limit, |head, next| (next..=next + room).contains(&head.number))?.is_some() {
-                self.at = offset;
-                return Ok(Found::Damaged(at..offset));
+        while let Some(candidate) = self.candidate(offset, limit)? {
+            if self.good(candidate, limit)?.is_some() {
+                self.at = candidate;
+                return Ok(Found::Damaged(at..candidate));
             }
-            offset += ALIGN;
+            offset = candidate + ALIGN;
         }
         Ok(Found::End(at))
     }
 
     /// The record at `offset`, if it is a good one.
-    fn good(
-        &mut self,
-        offset: u64,
-        limit: u64,
-        plausible: impl Fn(&Head, Lsn) -> bool,
-    ) -> io::Result<Option<Head>> {
+    fn good(&mut self, offset: u64, limit: u64) -> io::Result<Option<Head>> {
         if offset + HEAD as u64 > limit {
             return Ok(None);
         }
-        let (salt, next) = (self.salt, self.next);
-        let Some(head) = Head::decode(self.window.get(offset, HEAD, limit)?, salt) else { return Ok(None) };
-        if !plausible(&head, next) || offset + head.framed() > limit {
+        let Some(head) = Head::decode(self.window.get(offset, HEAD, limit)?, self.salt) else {
+            return Ok(None);
+        };
+        if head.number < self.next {
             return Ok(None);
         }
-        let record = self.window.get(offset, HEAD + head.len, limit)?;
-        Ok(head.verify(record, salt).then_some(head))
+        let end = offset + head.framed();
+        if end <= limit && head.verify(self.window.get(offset, HEAD + head.len, limit)?, self.salt) {
+            return Ok(Some(head));
+        }
+        if head.number <= self.last_possible(offset) {
+            self.begun = self.begun.max(end.min(limit));
+        }
+        Ok(None)
+    }
+
+    /// The greatest number a record at `offset` can have: between the last good record and that place, at most so many
+    /// data records can have been.
+    fn last_possible(&self, offset: u64) -> Lsn {
+        self.next + (offset - self.at) / HEAD as u64
+    }
+
+    /// The first place from `offset` on that has a head with a possible number.
+    fn candidate(&mut self, mut offset: u64, limit: u64) -> io::Result<Option<u64>> {
+        let (salt, next) = (self.salt, self.next);
+        while offset + HEAD as u64 <= limit {
+            let count = (limit - offset).min(CHUNK as u64) / ALIGN * ALIGN;
+            let behind = self.last_possible(offset + count);
+            let bytes = self.window.get(offset, count as usize, limit)?;
+            let words = bytes.as_chunks::<{ ALIGN as usize }>().0;
+            let found = words.iter().skip(NUMBER_WORD).position(|word| {
+                let word = u64::from_le_bytes(*word);
+                number_of(word ^ salt).is_some_and(|number| (next..=behind).contains(&number))
+            });
+            if let Some(index) = found {
+                return Ok(Some(offset + index as u64 * ALIGN));
+            }
+            offset += count - NUMBER_WORD as u64 * ALIGN;
+        }
+        Ok(None)
     }
 
     /// Steps over the record that [`Scan::peek`] found.
     pub(super) fn skip(&mut self, head: &Head) {
         self.at += head.framed();
-        self.next = match head.tag {
-            super::record::Tag::Data => head.number + 1,
-            _ => head.number,
-        };
+        self.next = if head.tag == Tag::Data { head.number + 1 } else { head.number };
     }
 
     /// Steps over the record that [`Scan::peek`] found, and returns its payload.
@@ -143,26 +169,13 @@ impl Scan {
         range.map_or_else(Bytes::new, |range| self.window.bytes.slice(range))
     }
 
-    /// Whether something that was begun as a record, or anything but zeros up to the end of the page, is behind the
-    /// last good record: how many bytes were cut off.
+    /// When [`Scan::peek`] found the end: how many bytes behind the last good record are of writes that were not
+    /// finished. Only zeros follow it up to the end of the page when there was none.
     pub(super) fn torn_bytes(&mut self, limit: u64) -> io::Result<u64> {
         let end = self.at;
-        let page_end = end.next_multiple_of(super::segment::PAGE).min(limit);
-        let mut torn = end;
+        let page_end = end.next_multiple_of(PAGE).min(limit);
         let rest = self.window.get(end, (page_end - end) as usize, limit)?;
-        if let Some(last) = rest.iter().rposition(|byte| *byte != 0) {
-            torn = end + last as u64 + 1;
-        }
-        let mut offset = end;
-        while offset + HEAD as u64 <= limit {
-            let room = (offset - end) / HEAD as u64;
-            let salt = self.salt;
-            let head = Head::decode(self.window.get(offset, HEAD, limit)?, salt);
-            if let Some(head) = head.filter(|head| (self.next..=self.next + room).contains(&head.number)) {
-                torn = torn.max((offset + head.framed()).min(limit));
-            }
-            offset += ALIGN;
-        }
-        Ok(torn - end)
+        let written = rest.iter().rposition(|byte| *byte != 0).map_or(end, |last| end + last as u64 + 1);
+        Ok(written.max(self.begun) - end)
     }
 }
