@@ -375,11 +375,11 @@ async fn self_signed_certificates_by_thumbprint() {
         assert_eq!(admitted.expires_at, None);
         assert!(admitted.auth_method.contains(r#""type":"x509""#));
     }
-    assert_refused(door.by_chain("d1", &[third.clone()]), "thumbprints");
+    assert_refused(door.by_chain("d1", std::slice::from_ref(&third)), "thumbprints");
     // Only the first certificate counts: it alone was proven.
     assert_refused(door.by_chain("d1", &[third, first.clone()]), "thumbprints");
     assert_refused(door.by_chain("d1", &[]), "no certificate");
-    assert_refused(door.by_chain("d2", &[first.clone()]), "no such device");
+    assert_refused(door.by_chain("d2", std::slice::from_ref(&first)), "no such device");
     door.registry.set_enabled("d1", false, None).await.unwrap();
     assert_refused(door.by_chain("d1", &[first]), "disabled");
 }
