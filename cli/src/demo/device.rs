@@ -43,7 +43,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         .server(options.server)
         .outbox_dir(options.outbox)
         // A demo of seconds cannot wait for a minute; a fleet should.
-        .backoff(Duration::from_millis(50), Duration::from_millis(500));
+        .backoff(Duration::from_millis(50), Duration::from_millis(250));
     if let Some(ca) = options.ca {
         device = device.ca_file(ca);
     }
@@ -56,10 +56,10 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
+                say(&Said::Standing(standing(&device)))?;
                 let (ids, messages) = messages(&mut meter, &mut ids);
                 device.send_all(messages).await?;
                 say(&Said::Accepted(ids))?;
-                say(&Said::Standing(standing(&device)))?;
             }
             line = parent.recv() => match line.as_deref() {
                 Some(END) => break,

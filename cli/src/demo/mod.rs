@@ -20,6 +20,7 @@ use std::{
 use clap::Args;
 use serde_json::json;
 use tokio::sync::mpsc;
+use whimbrel::testing::Fault;
 
 use ledger::Ledger;
 use picture::Picture;
@@ -36,6 +37,8 @@ use crate::{
 
 /// Longest wait for what is still on its way at the end.
 const DRAIN: Duration = Duration::from_secs(45);
+/// A network that shows who goes first.
+const THIN: Fault = Fault::Slow { bytes: 3_000, interval: Duration::from_millis(100) };
 /// Time between two pictures.
 const FRAME: Duration = Duration::from_millis(200);
 
@@ -80,8 +83,6 @@ struct Demo {
     screen: Screen,
     news: mpsc::Receiver<News>,
     found: mpsc::Receiver<Found>,
-    /// Devices that have closed their outbox.
-    ended: usize,
 }
 
 impl Demo {
@@ -98,7 +99,6 @@ impl Demo {
             picture: Picture::new(length, names.iter().cloned()),
             news,
             found,
-            ended: 0,
         };
         for device in 0..names.len() {
             demo.start_device(device)?;
@@ -118,8 +118,7 @@ impl Demo {
         self.now("the end: devices deliver what is left and close their outboxes");
         self.stage.end_devices().await;
         let patience = Instant::now() + DRAIN;
-        let devices = self.picture.rows.len();
-        self.watch_until(started, patience, |demo| demo.ended == devices).await;
+        self.watch_until(started, patience, |demo| demo.picture.rows.iter().all(|row| !row.alive)).await;
         self.now("the back end reads what is left");
         self.watch_until(started, patience, |demo| demo.ledger.complete()).await;
         // What is there twice would come right behind.
@@ -130,16 +129,21 @@ impl Demo {
     async fn perform(&mut self, act: Act) -> Result<()> {
         match act {
             Act::CutNetwork => {
-                self.stage.cut_network();
+                self.stage.set_network(Fault::Refuse);
                 self.ledger.network_cut();
-                self.picture.network_up = false;
+                self.picture.network = "CUT";
                 self.now("the network is cut: devices go on measuring, outboxes fill on disk");
             }
-            Act::RestoreNetwork => {
+            Act::ThinNetwork => {
                 self.ledger.network_restored(Instant::now());
-                self.stage.restore_network();
-                self.picture.network_up = true;
-                self.now("the network is back: alerts overtake the measurements that wait");
+                self.stage.set_network(THIN);
+                self.picture.network = "thin";
+                self.now("the network is back, but thin (30 KB/s each): alerts overtake the measurements that wait");
+            }
+            Act::FullNetwork => {
+                self.stage.set_network(Fault::None);
+                self.picture.network = "up";
+                self.now("the network is as it was");
             }
             Act::KillDevice(index) => {
                 self.stage.kill_device(index).await?;
@@ -200,7 +204,6 @@ impl Demo {
             Some(Said::Ended(standing)) => {
                 self.ledger.closed(device, standing.clone());
                 self.row(device, |row| row.standing = standing);
-                self.ended += 1;
             }
             None => self.row(device, |row| row.alive &= row.life != life),
         }

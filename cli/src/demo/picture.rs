@@ -14,7 +14,8 @@ pub(super) struct Picture {
     pub(super) length: Duration,
     /// What is happening now, in one line.
     pub(super) now: String,
-    pub(super) network_up: bool,
+    /// `up`, or what it is instead.
+    pub(super) network: &'static str,
     pub(super) hub_up: bool,
     pub(super) rows: Vec<Row>,
 }
@@ -39,7 +40,7 @@ pub(super) struct Row {
 impl Picture {
     pub(super) fn new(length: Duration, devices: impl IntoIterator<Item = String>) -> Self {
         let rows = devices.into_iter().map(|device| Row { device, ..Row::default() }).collect();
-        Self { elapsed: Duration::ZERO, length, now: String::new(), network_up: true, hub_up: true, rows }
+        Self { elapsed: Duration::ZERO, length, now: String::new(), network: "up", hub_up: true, rows }
     }
 
     /// A moment has passed: takes the figures as they are into the history.
@@ -58,7 +59,7 @@ impl Picture {
             "{:4.1} s of {} s   network {}   hub {}",
             self.elapsed.as_secs_f64(),
             self.length.as_secs(),
-            if self.network_up { "up" } else { "CUT" },
+            self.network,
             if self.hub_up { "up" } else { "KILLED" },
         )
     }
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn a_line_says_what_is_broken() {
         let mut picture = Picture::new(Duration::from_secs(20), ["d".to_owned()]);
-        picture.network_up = false;
+        picture.network = "CUT";
         picture.now = "the network is cut".into();
         picture.rows[0].standing = Standing { accepted: 7, queued: 7, ..Standing::default() };
         assert_eq!(

@@ -67,7 +67,7 @@ fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     let [top, now, table] =
         Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1)])
             .areas(frame.area());
-    let good = picture.network_up && picture.hub_up;
+    let good = picture.network == "up" && picture.hub_up;
     let headline = Span::raw(picture.headline());
     frame.render_widget(Paragraph::new(Line::from(if good { headline } else { headline.red() })), top);
     frame.render_widget(Paragraph::new(picture.now.as_str().bold()), now);
@@ -169,7 +169,7 @@ mod tests {
         let mut picture =
             Picture::new(Duration::from_secs(20), ["sensor-1".to_owned(), "sensor-2".to_owned()]);
         picture.now = "the network is cut".into();
-        picture.network_up = false;
+        picture.network = "CUT";
         picture.rows[0].alive = true;
         picture.rows[0].standing = Standing { link: "connected".into(), queued: 12, ..Standing::default() };
         picture.tick(Duration::from_secs(5));

@@ -7,8 +7,10 @@ use std::time::Duration;
 pub(super) enum Act {
     /// Cuts the network between all devices and the hub.
     CutNetwork,
-    /// Lets it through again.
-    RestoreNetwork,
+    /// Lets it through again, but little at a time.
+    ThinNetwork,
+    /// Lets everything through.
+    FullNetwork,
     /// SIGKILL to the process of this device.
     KillDevice(usize),
     /// Starts it again, on the same outbox.
@@ -23,12 +25,13 @@ pub(super) enum Act {
 pub(super) fn acts(length: Duration, devices: usize) -> Vec<(Duration, Act)> {
     let victim = 1.min(devices.saturating_sub(1));
     [
-        (0.20, Act::CutNetwork),
-        (0.40, Act::RestoreNetwork),
-        (0.54, Act::KillDevice(victim)),
-        (0.60, Act::StartDevice(victim)),
-        (0.72, Act::KillHub),
-        (0.80, Act::StartHub),
+        (0.18, Act::CutNetwork),
+        (0.36, Act::ThinNetwork),
+        (0.52, Act::FullNetwork),
+        (0.58, Act::KillDevice(victim)),
+        (0.64, Act::StartDevice(victim)),
+        (0.75, Act::KillHub),
+        (0.82, Act::StartHub),
     ]
     .map(|(part, act)| (length.mul_f64(part), act))
     .into()
@@ -48,7 +51,8 @@ mod tests {
             );
             let place = |wanted: &dyn Fn(Act) -> bool| acts.iter().position(|(_, act)| wanted(*act)).unwrap();
             let victim = |act| matches!(act, Act::KillDevice(index) if index < devices);
-            assert!(place(&|act| act == Act::CutNetwork) < place(&|act| act == Act::RestoreNetwork));
+            assert!(place(&|act| act == Act::CutNetwork) < place(&|act| act == Act::ThinNetwork));
+            assert!(place(&|act| act == Act::ThinNetwork) < place(&|act| act == Act::FullNetwork));
             assert!(place(&victim) < place(&|act| matches!(act, Act::StartDevice(_))));
             assert!(place(&|act| act == Act::KillHub) < place(&|act| act == Act::StartHub));
         }

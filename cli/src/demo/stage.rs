@@ -99,12 +99,9 @@ impl Stage {
         &self.service
     }
 
-    pub(super) fn cut_network(&self) {
-        self.link.set(Fault::Refuse);
-    }
-
-    pub(super) fn restore_network(&self) {
-        self.link.set(Fault::None);
+    /// How the network behaves from now on.
+    pub(super) fn set_network(&self, fault: Fault) {
+        self.link.set(fault);
     }
 
     /// Starts a device process on its outbox; which life of it this is.
