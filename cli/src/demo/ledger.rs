@@ -118,25 +118,16 @@ impl Ledger {
         Report { balanced, total, devices, alerts_first: self.alerts_first() }
     }
 
-    /// How alerts and telemetry that waited for the network came in, once it was back.
+    /// How alerts and telemetry that waited for the network came in, once their device was through again.
     fn alerts_first(&self) -> Option<AlertsFirst> {
         let restored = self.cut?.restored?;
-        let (mut alerts, mut telemetry, mut overtaken) = (Vec::new(), Vec::new(), 0);
+        let (mut alerts, mut telemetry) = (Vec::new(), Vec::new());
         for book in &self.books {
-            let arrived: Vec<(Id, Instant)> =
-                book.waited.iter().filter_map(|id| Some((*id, *book.found.get(id)?))).collect();
-            for (place, (id, at)) in arrived.iter().enumerate() {
-                let took = at.saturating_duration_since(restored);
-                if id.lane == Lane::Alert {
-                    alerts.push(took);
-                    overtaken += arrived
-                        .iter()
-                        .take(place)
-                        .filter(|(other, later)| other.lane != id.lane && later > at)
-                        .count();
-                } else {
-                    telemetry.push(took);
-                }
+            let arrived = || book.waited.iter().filter_map(|id| Some((id.lane, *book.found.get(id)?)));
+            let through = arrived().map(|(_, at)| at).filter(|at| *at >= restored).min();
+            for (lane, at) in arrived() {
+                let list = if lane == Lane::Alert { &mut alerts } else { &mut telemetry };
+                list.push(at.saturating_duration_since(through.unwrap_or(at)));
             }
         }
         Some(AlertsFirst {
@@ -144,7 +135,6 @@ impl Ledger {
             telemetry: telemetry.len(),
             alerts_median_ms: median_ms(&mut alerts)?,
             telemetry_median_ms: median_ms(&mut telemetry)?,
-            overtaken,
         })
     }
 }
@@ -241,15 +231,13 @@ impl Line {
     }
 }
 
-/// Messages that waited while the network was cut: how long after its return the reader had them.
+/// Messages that waited while the network was cut: how long after the first one of their device the reader had them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct AlertsFirst {
     pub(super) alerts: usize,
     pub(super) alerts_median_ms: u64,
     pub(super) telemetry: usize,
     pub(super) telemetry_median_ms: u64,
-    /// How often an alert came before a measurement of the same device that had been accepted before it.
-    pub(super) overtaken: usize,
 }
 
 fn median_ms(times: &mut [Duration]) -> Option<u64> {
@@ -334,22 +322,20 @@ mod tests {
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
         let alert = id(Lane::Alert, 1);
-        let mut ledger = Ledger::new(["d".to_owned()]);
+        let mut ledger = Ledger::new(["d".to_owned(), "late".to_owned()]);
         ledger.confirmed(0, &[telemetry(1)]);
         ledger.network_cut();
         ledger.confirmed(0, &[telemetry(2), telemetry(3), alert, telemetry(4)]);
+        ledger.confirmed(1, &[telemetry(1), alert]);
         ledger.network_restored(start);
         ledger.confirmed(0, &[telemetry(5)]);
         for (id, ms) in [(alert, 10), (telemetry(2), 20), (telemetry(3), 30), (telemetry(4), 40)] {
             ledger.found("d", id, after(ms));
         }
-        let expected = AlertsFirst {
-            alerts: 1,
-            alerts_median_ms: 10,
-            telemetry: 3,
-            telemetry_median_ms: 30,
-            overtaken: 2,
-        };
+        for (id, ms) in [(alert, 500), (telemetry(1), 590)] {
+            ledger.found("late", id, after(ms));
+        }
+        let expected = AlertsFirst { alerts: 2, alerts_median_ms: 0, telemetry: 4, telemetry_median_ms: 30 };
         assert_eq!(ledger.report().alerts_first, Some(expected));
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use whimbrel::testing::Fault;
 
 use ledger::Ledger;
-use picture::Picture;
+use picture::{Picture, Process};
 use protocol::Said;
 use reader::Found;
 use screen::Screen;
@@ -66,6 +66,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     };
     let report = demo.ledger.report();
     demo.screen.close();
+    demo.stage.close().await;
     played?;
     if options.json {
         output::json(&json!(report))?;
@@ -118,7 +119,8 @@ impl Demo {
         self.now("the end: devices deliver what is left and close their outboxes");
         self.stage.end_devices().await;
         let patience = Instant::now() + DRAIN;
-        self.watch_until(started, patience, |demo| demo.picture.rows.iter().all(|row| !row.alive)).await;
+        let over = |demo: &Self| demo.picture.rows.iter().all(|row| row.process != Process::Running);
+        self.watch_until(started, patience, over).await;
         self.now("the back end reads what is left");
         self.watch_until(started, patience, |demo| demo.ledger.complete()).await;
         // What is there twice would come right behind.
@@ -147,7 +149,7 @@ impl Demo {
             }
             Act::KillDevice(index) => {
                 self.stage.kill_device(index).await?;
-                self.row(index, |row| row.alive = false);
+                self.row(index, |row| row.process = Process::Killed);
                 self.now(format!("SIGKILL to the process of {}", self.name(index)));
             }
             Act::StartDevice(index) => {
@@ -174,7 +176,7 @@ impl Demo {
 
     fn start_device(&mut self, index: usize) -> Result<()> {
         let life = self.stage.start_device(index)?;
-        self.row(index, |row| (row.alive, row.life, row.standing.sent) = (true, life, 0));
+        self.row(index, |row| (row.process, row.life, row.standing.sent) = (Process::Running, life, 0));
         Ok(())
     }
 
@@ -203,9 +205,13 @@ impl Demo {
             }),
             Some(Said::Ended(standing)) => {
                 self.ledger.closed(device, standing.clone());
-                self.row(device, |row| row.standing = standing);
+                self.row(device, |row| (row.process, row.standing) = (Process::Ended, standing));
             }
-            None => self.row(device, |row| row.alive &= row.life != life),
+            None => self.row(device, |row| {
+                if row.life == life && row.process == Process::Running {
+                    row.process = Process::Killed;
+                }
+            }),
         }
     }
 

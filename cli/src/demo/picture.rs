@@ -24,8 +24,7 @@ pub(super) struct Picture {
 #[derive(Debug, Default)]
 pub(super) struct Row {
     pub(super) device: String,
-    /// Whether its process runs.
-    pub(super) alive: bool,
+    pub(super) process: Process,
     /// How often its process was started.
     pub(super) life: u32,
     pub(super) standing: Standing,
@@ -35,6 +34,17 @@ pub(super) struct Row {
     queued: VecDeque<u64>,
     arrived: VecDeque<u64>,
     read_before: u64,
+}
+
+/// The process of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Process {
+    #[default]
+    Running,
+    /// Gone, and not because it was asked to.
+    Killed,
+    /// It has closed its outbox.
+    Ended,
 }
 
 impl Picture {
@@ -83,10 +93,11 @@ impl Picture {
 impl Row {
     /// The link, or why there is none.
     pub(super) fn link(&self) -> &str {
-        match self.alive {
-            true if self.standing.link.is_empty() => "starting",
-            true => &self.standing.link,
-            false => "KILLED",
+        match self.process {
+            Process::Running if self.standing.link.is_empty() => "starting",
+            Process::Running => &self.standing.link,
+            Process::Killed => "KILLED",
+            Process::Ended => "ended",
         }
     }
 
@@ -149,6 +160,8 @@ mod tests {
             " 0.0 s of 20 s   network CUT   hub up   accepted 7  delivered 0  queued 7  read 0 (alerts 0)   \
              the network is cut"
         );
+        assert_eq!(picture.rows[0].link(), "starting");
+        picture.rows[0].process = Process::Killed;
         assert_eq!(picture.rows[0].link(), "KILLED");
     }
 }

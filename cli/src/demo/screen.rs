@@ -72,50 +72,69 @@ fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     frame.render_widget(Paragraph::new(Line::from(if good { headline } else { headline.red() })), top);
     frame.render_widget(Paragraph::new(picture.now.as_str().bold()), now);
 
-    let header = ["device", "link", "life", "queued", "", "sent", "delivered", "read", "", "alerts"];
-    let widths = [10, 13, 4, 7, 28, 8, 9, 8, 28, 7].map(Constraint::Length);
-    let rows = picture.rows.iter().map(row);
-    frame.render_widget(Table::new(rows, widths).header(Row::new(header).style(Style::new().bold())), table);
+    let wide = table.width >= COLUMNS.iter().map(|column| column.width + 1).sum::<u16>();
+    let columns = || COLUMNS.iter().filter(|column| wide || !column.wide_only);
+    let header = columns().map(|column| column.name).collect::<Row<'_>>().style(Style::new().bold());
+    let rows = picture.rows.iter().map(|row| columns().map(|column| (column.cell)(row)).collect::<Row<'_>>());
+    let widths = columns().map(|column| Constraint::Length(column.width));
+    frame.render_widget(Table::new(rows, widths).header(header), table);
 }
 
-fn row(row: &picture::Row) -> Row<'static> {
+/// A column of the table.
+struct Column {
+    name: &'static str,
+    width: u16,
+    /// Left out where there is little room.
+    wide_only: bool,
+    cell: fn(&picture::Row) -> Cell<'static>,
+}
+
+const COLUMNS: [Column; 10] = [
+    Column { name: "device", width: 10, wide_only: false, cell: |row| row.device.clone().into() },
+    Column { name: "link", width: 10, wide_only: false, cell: link },
+    Column { name: "life", width: 4, wide_only: true, cell: |row| row.life.to_string().into() },
+    Column { name: "queued", width: 7, wide_only: false, cell: |row| row.standing.queued.to_string().into() },
+    Column {
+        name: "",
+        width: 28,
+        wide_only: false,
+        cell: |row| Cell::from(row.queued_line()).style(Color::Yellow),
+    },
+    Column { name: "sent", width: 8, wide_only: true, cell: |row| row.standing.sent.to_string().into() },
+    Column {
+        name: "delivered",
+        width: 9,
+        wide_only: true,
+        cell: |row| row.standing.delivered.to_string().into(),
+    },
+    Column { name: "read", width: 8, wide_only: false, cell: |row| row.read.to_string().into() },
+    Column {
+        name: "",
+        width: 28,
+        wide_only: true,
+        cell: |row| Cell::from(row.arrived_line()).style(Color::Green),
+    },
+    Column { name: "alerts", width: 7, wide_only: false, cell: |row| row.read_alerts.to_string().into() },
+];
+
+fn link(row: &picture::Row) -> Cell<'static> {
     let color = match row.link() {
         "connected" => Color::Green,
         "KILLED" => Color::Red,
         _ => Color::Yellow,
     };
-    Row::new([
-        Cell::from(row.device.clone()),
-        Cell::from(row.link().to_owned()).style(color),
-        Cell::from(row.life.to_string()),
-        Cell::from(row.standing.queued.to_string()),
-        Cell::from(row.queued_line()).style(Color::Yellow),
-        Cell::from(row.standing.sent.to_string()),
-        Cell::from(row.standing.delivered.to_string()),
-        Cell::from(row.read.to_string()),
-        Cell::from(row.arrived_line()).style(Color::Green),
-        Cell::from(row.read_alerts.to_string()),
-    ])
+    Cell::from(row.link().to_owned()).style(color)
 }
 
 /// The account as people read it.
 pub(super) fn account(report: &Report) -> String {
     let mut text = format!(
-        "{:10} {:>9} = {:>9} + {:>7} + {:>7} + {:>8} + {:>6}   {:>5} {:>10} {:>12}\n",
-        "account",
-        "accepted",
-        "delivered",
-        "expired",
-        "dropped",
-        "rejected",
-        "queued",
-        "lost",
-        "duplicates",
-        "out of order"
+        "{:9} {:>8} = {:>9} + {:>7} + {:>7} + {:>8} + {:>6}\n",
+        "", "accepted", "delivered", "expired", "dropped", "rejected", "queued"
     );
     for line in report.devices.iter().chain([&report.total]) {
         text += &format!(
-            "{:10} {:>9} = {:>9} + {:>7} + {:>7} + {:>8} + {:>6}   {:>5} {:>10} {:>12}{}\n",
+            "{:9} {:>8} = {:>9} + {:>7} + {:>7} + {:>8} + {:>6}{}\n",
             line.device,
             line.accepted,
             line.delivered,
@@ -123,35 +142,29 @@ pub(super) fn account(report: &Report) -> String {
             line.dropped,
             line.rejected,
             line.queued,
-            line.lost,
-            line.duplicates,
-            line.out_of_order,
-            if line.balanced() { "" } else { "   <- does not balance" },
+            if line.balanced() { "" } else { "  <- wrong" },
         );
     }
-    match &report.alerts_first {
-        Some(first) => {
-            text += &format!(
-                "\nWhen the network came back, {} alerts that had waited were in after {} ms (median), {} measurements \
-                 after {} ms;\nalerts overtook measurements accepted before them {} times.\n",
-                first.alerts,
-                first.alerts_median_ms,
-                first.telemetry,
-                first.telemetry_median_ms,
-                first.overtaken
-            );
-        }
-        None => text += "\nNo alert happened to wait while the network was cut.\n",
-    }
-    if report.total.unconfirmed > 0 {
+    let total = &report.total;
+    text += &format!(
+        "\nThe back end read {} messages: lost {}, duplicates {}, out of order {}.\n",
+        total.read, total.lost, total.duplicates, total.out_of_order
+    );
+    if total.unconfirmed > 0 {
         text += &format!(
-            "{} messages were on disk before their process was killed, though it had no time to say so; they were \
-             delivered too.\n",
-            report.total.unconfirmed
+            "{} of them were on disk when their process was killed, before it could say so.\n",
+            total.unconfirmed
         );
     }
+    text += &match &report.alerts_first {
+        Some(first) => format!(
+            "Of those that waited for the network, alerts came first: {} after {} ms (median), {} measurements after {} ms.\n",
+            first.alerts, first.alerts_median_ms, first.telemetry, first.telemetry_median_ms
+        ),
+        None => "No alert happened to wait while the network was cut.\n".to_owned(),
+    };
     text += if report.balanced {
-        "\nNothing was lost, nothing came twice, every message is accounted for.\n"
+        "\nEvery message is accounted for: none lost, none twice, none out of order.\n"
     } else {
         "\nTHE ACCOUNT DOES NOT BALANCE.\n"
     };
@@ -162,7 +175,10 @@ pub(super) fn account(report: &Report) -> String {
 mod tests {
     use ratatui::backend::TestBackend;
 
-    use super::{super::protocol::Standing, *};
+    use super::{
+        super::{picture::Process, protocol::Standing},
+        *,
+    };
 
     #[test]
     fn the_table_shows_each_device_and_what_is_happening() {
@@ -170,7 +186,7 @@ mod tests {
             Picture::new(Duration::from_secs(20), ["sensor-1".to_owned(), "sensor-2".to_owned()]);
         picture.now = "the network is cut".into();
         picture.network = "CUT";
-        picture.rows[0].alive = true;
+        picture.rows[1].process = Process::Killed;
         picture.rows[0].standing = Standing { link: "connected".into(), queued: 12, ..Standing::default() };
         picture.tick(Duration::from_secs(5));
 

@@ -169,6 +169,15 @@ impl Stage {
         self.hub = Some(start_hub(&self.folder.path().join("hub"), self.mqtts, self.http).await?);
         Ok(())
     }
+
+    /// Ends every process that is left, so that the folder can go.
+    pub(super) async fn close(mut self) {
+        let devices = self.devices.drain(..).filter_map(|device| device.process).map(|(child, _)| child);
+        for child in devices.chain(self.hub.take()) {
+            // One that has ended by itself is as good as killed.
+            let _ = kill(Some(child)).await;
+        }
+    }
 }
 
 async fn start_hub(data: &Path, mqtts: SocketAddr, http: SocketAddr) -> Result<Child> {
