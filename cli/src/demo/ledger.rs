@@ -23,8 +23,8 @@ struct Book {
     device: String,
     /// Messages for which the device said that `send` had returned.
     confirmed: HashSet<Id>,
-    /// Messages that were read back, and when first.
-    found: HashMap<Id, Instant>,
+    /// Messages that were read back.
+    found: HashMap<Id, Arrival>,
     /// Newest message read, per lane.
     newest: [Option<Id>; 2],
     duplicates: u64,
@@ -33,6 +33,14 @@ struct Book {
     last: Option<Standing>,
     /// What was confirmed while the network was cut, in that order.
     waited: Vec<Id>,
+}
+
+/// When the reader first had a message.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    /// How many of this device came before it.
+    place: usize,
+    at: Instant,
 }
 
 /// A time without network.
@@ -84,7 +92,7 @@ impl Ledger {
             book.duplicates += 1;
             return true;
         }
-        book.found.insert(id, now);
+        book.found.insert(id, Arrival { place: book.found.len(), at: now });
         let [telemetry, alert] = &mut book.newest;
         let newest = if id.lane == Lane::Alert { alert } else { telemetry };
         match newest {
@@ -121,17 +129,30 @@ impl Ledger {
     /// How alerts and telemetry that waited for the network came in, once their device was through again.
     fn alerts_first(&self) -> Option<AlertsFirst> {
         let restored = self.cut?.restored?;
-        let (mut alerts, mut telemetry) = (Vec::new(), Vec::new());
+        let (mut alerts, mut telemetry, mut ahead) = (Vec::new(), Vec::new(), 0);
         for book in &self.books {
-            let arrived = || book.waited.iter().filter_map(|id| Some((id.lane, *book.found.get(id)?)));
-            let through = arrived().map(|(_, at)| at).filter(|at| *at >= restored).min();
-            for (lane, at) in arrived() {
-                let list = if lane == Lane::Alert { &mut alerts } else { &mut telemetry };
-                list.push(at.saturating_duration_since(through.unwrap_or(at)));
+            let arrived = book.waited.iter().filter_map(|id| Some((id.lane, *book.found.get(id)?)));
+            // What the device said last before the cut may be told of after it.
+            let arrived: Vec<(Lane, Arrival)> =
+                arrived.filter(|(_, arrival)| arrival.at >= restored).collect();
+            let Some(through) = arrived.iter().map(|(_, arrival)| arrival.at).min() else { continue };
+            let first_telemetry = arrived
+                .iter()
+                .filter(|(lane, _)| *lane == Lane::Telemetry)
+                .map(|(_, arrival)| arrival.place)
+                .min();
+            for (lane, Arrival { place, at }) in arrived {
+                if lane == Lane::Alert {
+                    alerts.push(at - through);
+                    ahead += usize::from(first_telemetry.is_none_or(|first| place < first));
+                } else {
+                    telemetry.push(at - through);
+                }
             }
         }
         Some(AlertsFirst {
             alerts: alerts.len(),
+            ahead,
             telemetry: telemetry.len(),
             alerts_median_ms: median_ms(&mut alerts)?,
             telemetry_median_ms: median_ms(&mut telemetry)?,
@@ -235,6 +256,8 @@ impl Line {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct AlertsFirst {
     pub(super) alerts: usize,
+    /// Alerts that came before every measurement of their device.
+    pub(super) ahead: usize,
     pub(super) alerts_median_ms: u64,
     pub(super) telemetry: usize,
     pub(super) telemetry_median_ms: u64,
@@ -326,16 +349,18 @@ mod tests {
         ledger.confirmed(0, &[telemetry(1)]);
         ledger.network_cut();
         ledger.confirmed(0, &[telemetry(2), telemetry(3), alert, telemetry(4)]);
-        ledger.confirmed(1, &[telemetry(1), alert]);
+        let slow = id(Lane::Alert, 2);
+        ledger.confirmed(1, &[telemetry(1), alert, slow]);
         ledger.network_restored(start);
         ledger.confirmed(0, &[telemetry(5)]);
         for (id, ms) in [(alert, 10), (telemetry(2), 20), (telemetry(3), 30), (telemetry(4), 40)] {
             ledger.found("d", id, after(ms));
         }
-        for (id, ms) in [(alert, 500), (telemetry(1), 590)] {
+        for (id, ms) in [(alert, 500), (telemetry(1), 590), (slow, 600)] {
             ledger.found("late", id, after(ms));
         }
-        let expected = AlertsFirst { alerts: 2, alerts_median_ms: 0, telemetry: 4, telemetry_median_ms: 30 };
+        let expected =
+            AlertsFirst { alerts: 3, ahead: 2, alerts_median_ms: 0, telemetry: 4, telemetry_median_ms: 30 };
         assert_eq!(ledger.report().alerts_first, Some(expected));
     }
 }

@@ -158,8 +158,9 @@ pub(super) fn account(report: &Report) -> String {
     }
     text += &match &report.alerts_first {
         Some(first) => format!(
-            "Of those that waited for the network, alerts came first: {} after {} ms (median), {} measurements after {} ms.\n",
-            first.alerts, first.alerts_median_ms, first.telemetry, first.telemetry_median_ms
+            "When the network was back, {} of {} alerts came before all {} measurements that had waited\n\
+             (median {} ms after the first message that got through; measurements {} ms).\n",
+            first.ahead, first.alerts, first.telemetry, first.alerts_median_ms, first.telemetry_median_ms
         ),
         None => "No alert happened to wait while the network was cut.\n".to_owned(),
     };
