@@ -1,9 +1,12 @@
 //! The byte stream to the hub: TCP, through a proxy, under TLS, in a WebSocket, as asked for.
 
+use std::{io, time::Duration};
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
+    task::JoinSet,
 };
 
 use super::endpoint::{Endpoint, Proxy};
@@ -16,6 +19,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Longest answer of a proxy to `CONNECT` that is read.
 const PROXY_ANSWER_LIMIT: usize = 8 * 1024;
+
+/// How long one address of a host is tried before the next one is, too.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How to reach the hub.
 #[derive(Clone, Debug)]
@@ -72,17 +78,36 @@ pub(super) fn unreachable(message: impl Into<std::borrow::Cow<'static, str>>) ->
     Error::new(ErrorKind::Unreachable, "device.connect", message)
 }
 
+/// Connects to whichever address of the host answers first, giving each a head start over the next: one that leads
+/// nowhere, as IPv6 does in many a network, must not hold up the others.
 async fn tcp(host: &str, port: u16) -> Result<TcpStream> {
     let failed = |error| unreachable(format!("cannot connect to {host}:{port}")).caused_by(error);
-    let tcp = TcpStream::connect((host, port)).await.map_err(failed)?;
-    // Frames are put together before they are written; waiting for more would only delay them.
-    tcp.set_nodelay(true).map_err(failed)?;
-    Ok(tcp)
+    let mut addresses = lookup_host((host, port)).await.map_err(failed)?.peekable();
+    let mut attempts = JoinSet::new();
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        match addresses.next() {
+            Some(address) => drop(attempts.spawn(TcpStream::connect(address))),
+            None if attempts.is_empty() => return Err(failed(error)),
+            None => {}
+        }
+        tokio::select! {
+            Some(attempt) = attempts.join_next() => match attempt.map_err(io::Error::other).flatten() {
+                Ok(tcp) => {
+                    // Frames are put together before they are written; waiting for more would only delay them.
+                    tcp.set_nodelay(true).map_err(failed)?;
+                    return Ok(tcp);
+                }
+                Err(refused) => error = refused,
+            },
+            () = tokio::time::sleep(HEAD_START), if addresses.peek().is_some() => {}
+        }
+    }
 }
 
 /// Asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6).
 async fn ask_proxy(tcp: &mut TcpStream, proxy: &Proxy, endpoint: &Endpoint) -> Result<()> {
-    let failed = |error: std::io::Error| unreachable(format!("the proxy {proxy:?} failed")).caused_by(error);
+    let failed = |error: io::Error| unreachable(format!("the proxy {proxy:?} failed")).caused_by(error);
     let authority = endpoint.authority();
     let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
     if let Some(login) = &proxy.login {
