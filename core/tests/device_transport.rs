@@ -216,7 +216,8 @@ async fn identifiers_are_used_again_only_after_their_answer() {
 #[tokio::test]
 async fn refusals_say_whether_to_try_again() {
     let (mut connection, mut peer) = pair(Protocol::Mqtt5).await;
-    let cases: [(u8, &[(&str, &str)], bool); 6] = [
+    type Case<'a> = (u8, &'a [(&'a str, &'a str)], bool);
+    let cases: [Case<'_>; 6] = [
         (0x97, &[("status", "0501")], true),
         (0x83, &[("status", "0100"), ("reason", "too blue")], false),
         (0x83, &[("status", "0603")], true),

@@ -129,7 +129,7 @@ pub enum Input<'a> {
     },
     /// Time has passed.
     Tick,
-    /// Stop.
+    /// Stop for good. That all is over is for the caller to say, who has the outbox still to close.
     Close,
 }
 
@@ -423,7 +423,6 @@ impl Delivery {
             Link::Idle | Link::Waiting { .. } => {}
         }
         self.unsend(effects);
-        effects.push(Effect::State(ConnectionState::Closed));
     }
 }
 
