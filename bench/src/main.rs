@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod ingest;
+mod publish;
 
 use clap::{Parser, Subcommand};
 
@@ -24,12 +25,18 @@ enum Benchmark {
     All,
     /// Devices publish to a hub on loopback, which stores before it acknowledges.
     Ingest(ingest::Options),
+    /// A device publishes through its outbox to a server that acknowledges at once, beside rumqttc without an outbox.
+    Publish(publish::Options),
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     match options.benchmark {
-        Benchmark::All => ingest::run(&ingest::Options::default(), options.quick),
+        Benchmark::All => {
+            ingest::run(&ingest::Options::default(), options.quick)?;
+            publish::run(&publish::Options::default(), options.quick)
+        }
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
+        Benchmark::Publish(publish) => publish::run(&publish, options.quick),
     }
 }
