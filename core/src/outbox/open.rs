@@ -91,11 +91,13 @@ impl Shared {
                 .caused_by(error)
         })?;
         let identity = Identity::next([alert.ledger.identity, telemetry.ledger.identity], OutboxId(fresh));
-        let (alert, alert_told) = alert.begin(identity)?;
-        let (telemetry, telemetry_told) = telemetry.begin(identity)?;
-        // The epoch is on the disk before any message carries it.
+        let (mut alert, alert_told) = alert.begin(identity)?;
+        let (mut telemetry, telemetry_told) = telemetry.begin(identity)?;
+        // The epoch is on the disk before any message carries it, and the settlements found before they are trimmed.
         alert.journal.wait_durable(alert_told)?;
         telemetry.journal.wait_durable(telemetry_told)?;
+        alert.trim_noted()?;
+        telemetry.trim_noted()?;
         let lanes = PerLane { alert, telemetry };
         let state = State { lanes, sent: 0, refused: 0, closed: false };
         info!(outbox = %identity.id, epoch = identity.epoch, queued = state.queued(), "outbox open");

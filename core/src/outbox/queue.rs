@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ErrorKind, Lane, Result,
-    journal::{Appended, Journal, Kind, Record, Ticket, Urgency},
+    journal::{Journal, Kind, Record, Ticket, Urgency},
 };
 
 /// More holes than this in the order of settled messages are not made by expiry.
@@ -45,6 +45,8 @@ pub(super) struct Queue {
     commit: Option<(Sequence, Ticket)>,
     /// Something was appended that nobody has asked to commit.
     lazy: bool,
+    /// The head, as far as the notes tell that were written by the ticket.
+    noted: Option<(Ticket, Sequence)>,
     /// A note could not be written: the next one has to say everything.
     owes_state: bool,
     /// Messages turned away that no note tells of yet.
@@ -71,6 +73,7 @@ impl Queue {
             announced: head - 1,
             commit: None,
             lazy: false,
+            noted: None,
             owes_state: false,
             turned_away: Vec::new(),
             scratch: Vec::new(),
@@ -86,7 +89,9 @@ impl Queue {
         } else {
             note::opened(self.identity, &mut self.scratch);
         }
-        Ok(self.append_note(Urgency::Now)?.ticket)
+        let ticket = self.append_note(Urgency::Now)?;
+        self.noted = Some((ticket, self.ledger.head));
+        Ok(ticket)
     }
 
     /// Appends encoded messages and takes them in. Those that were `promised` to be on disk do not leave before.
@@ -97,6 +102,7 @@ impl Queue {
         urgency: Urgency,
     ) -> Result<Ticket> {
         self.pay()?;
+        self.trim_noted()?;
         let ledger = &self.ledger;
         let appended = self.journal.append(records, urgency, &mut |out| note::state(ledger, out))?;
         self.ledger.accept(records.len() as u64);
@@ -189,22 +195,38 @@ impl Queue {
         if self.ledger.queued() == 0 {
             self.bytes = 0;
         }
-        written.and(self.journal.trim(head - 1))
+        match written {
+            Ok(ticket) => {
+                self.trim_noted()?;
+                self.noted.get_or_insert((ticket, head));
+                Ok(())
+            }
+            // Only trimming makes the space that the note needs.
+            Err(error) if error.kind() == ErrorKind::DiskFull => self.journal.trim(head - 1),
+            Err(error) => Err(error),
+        }
     }
 
-    fn write_settled(&mut self, settlements: &[Settlement], urgency: Urgency) -> Result<()> {
+    fn write_settled(&mut self, settlements: &[Settlement], urgency: Urgency) -> Result<Ticket> {
         let written = self.pay().and_then(|()| {
             self.scratch.clear();
             note::settled(settlements, &mut self.scratch);
             self.append_note(urgency)
         });
-        match written {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.owes_state = true;
-                if error.kind() == ErrorKind::DiskFull { Ok(()) } else { Err(error) }
-            }
+        self.owes_state |= written.is_err();
+        written
+    }
+
+    /// Gives up the records of messages that have ended, once the notes of it are on the disk: a power cut must not
+    /// leave the trim without the notes.
+    pub(super) fn trim_noted(&mut self) -> Result<()> {
+        if let Some((ticket, head)) = self.noted
+            && self.journal.is_durable(ticket)
+        {
+            self.noted = None;
+            self.journal.trim(head - 1)?;
         }
+        Ok(())
     }
 
     fn end(&mut self, settlement: Settlement) {
@@ -253,11 +275,11 @@ impl Queue {
         Ok(())
     }
 
-    fn append_note(&mut self, urgency: Urgency) -> Result<Appended> {
+    fn append_note(&mut self, urgency: Urgency) -> Result<Ticket> {
         let (ledger, payload) = (&self.ledger, self.scratch.as_slice());
         let note = Record { kind: Kind::Note, parts: &[payload] };
         let appended = self.journal.append(&[note], urgency, &mut |out| note::state(ledger, out))?;
         self.lazy = urgency == Urgency::Lazy;
-        Ok(appended)
+        Ok(appended.ticket)
     }
 }
