@@ -26,7 +26,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Which hub. Without any of these: the one of this machine that keeps its data in `./whimbrel-data`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Which hub")]
 pub(crate) struct Target {
     /// Data folder of a hub on this machine

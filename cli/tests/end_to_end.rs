@@ -283,6 +283,52 @@ fn what_is_wrong_is_said_in_a_line_with_a_way_out() {
 }
 
 #[test]
+fn a_hub_elsewhere_is_reached_over_tls_with_what_its_owner_hands_out() {
+    let folder = TempDir::new().unwrap();
+    let (there, here) = (folder.path().join("there"), folder.path().join("here"));
+    let _hub = Hub::start(&there, &[]);
+    let file: Value = serde_json::from_slice(&std::fs::read(there.join("service.json")).unwrap()).unwrap();
+    let text = |name: &str| file[name].as_str().unwrap();
+    let server = text("https").replace("127.0.0.1", "localhost");
+    let remote = ["--server", &server, "--connection-string", text("connection_string"), "--ca", text("ca")];
+    let run = |arguments: &[&str]| good(&here, &[arguments, &remote].concat());
+    run(&["device", "add", "d"]);
+    run(&["send", "d", "from afar"]);
+    assert!(run(&["monitor"]).trim_end().ends_with("d from afar"));
+    // Without the authority, or with another key, there is no way in.
+    bad(&here, &[&["device", "list"], &remote[..4]].concat(), 4);
+    let other = "HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=c2VjcmV0";
+    bad(&here, &["device", "list", "--server", &server, "--connection-string", other, "--ca", text("ca")], 5);
+}
+
+#[test]
+fn variables_and_files_set_what_flags_set() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let config = data.join("settings.toml");
+    let free = "mqtt = \"off\"\nmqtts = \"off\"\nhttp = \"127.0.0.1:0\"\nhttps = \"off\"\n";
+    std::fs::write(&config, format!("{free}partitions = 2\nhost-name = \"from.file\"\n")).unwrap();
+    let mut command = whimbrel(data);
+    command.args(["hub", "--host-name", "from.flag"]).env("WHIMBREL_HUB_CONFIG", &config);
+    command.env("WHIMBREL_HUB_PARTITIONS", "3").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut first = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut first).unwrap();
+    let hub = Hub { child, out };
+    assert!(!first.contains("MQTT"), "{first}");
+    assert!(good(data, &["device", "add", "d"]).starts_with("HostName=from.flag;"));
+    let partitions = bodies(data, &["--partition", "2"]);
+    assert!(partitions.is_empty());
+    bad(data, &["monitor", "--partition", "3"], 1);
+    hub.terminate();
+
+    let output = whimbrel(data).arg("hub").env("WHIMBREL_HUB_PARTITION", "3").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("WHIMBREL_HUB_PARTITION: ") && err(&output).contains("\"partitions\""));
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();

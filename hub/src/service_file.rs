@@ -1,6 +1,7 @@
 //! The file by which programs of the same user on the same machine find a hub and are let in.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -11,7 +12,7 @@ use whimbrel::{Error, ErrorKind, Result};
 use crate::files;
 
 /// What `service.json` in the data folder holds. It is a secret: only its owner may read the file.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Deserialize, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ServiceFile {
     /// Connection string of the policy that may do everything.
@@ -28,6 +29,16 @@ pub struct ServiceFile {
     pub ca: Option<PathBuf>,
     /// The process that wrote this. It may be gone.
     pub pid: u32,
+}
+
+/// Without the connection string.
+impl fmt::Debug for ServiceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceFile")
+            .field("http", &self.http)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServiceFile {

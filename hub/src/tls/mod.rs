@@ -191,17 +191,29 @@ mod tests {
 
     use super::*;
 
+    type ClientCertificate = Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>;
+
     /// Shakes hands in memory; returns what the server learned of the client.
     fn handshake(
         server: Arc<ServerConfig>,
         roots: &[CertificateDer<'static>],
         name: &str,
-        client_certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+        client_certificate: ClientCertificate,
+    ) -> Result<Option<Vec<CertificateDer<'static>>>, rustls::Error> {
+        handshake_in(rustls::DEFAULT_VERSIONS, server, roots, name, client_certificate)
+    }
+
+    fn handshake_in(
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        server: Arc<ServerConfig>,
+        roots: &[CertificateDer<'static>],
+        name: &str,
+        client_certificate: ClientCertificate,
     ) -> Result<Option<Vec<CertificateDer<'static>>>, rustls::Error> {
         let mut store = RootCertStore::empty();
         roots.iter().for_each(|root| store.add(root.clone()).unwrap());
         let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(store);
         let config = match client_certificate {
@@ -251,9 +263,12 @@ mod tests {
         let signed = rcgen::generate_simple_self_signed(["d1".to_owned()]).unwrap();
         let key = || PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
         let chain = vec![signed.cert.der().clone()];
-        let seen =
-            handshake(Arc::clone(&server), &[root(&tls)], "localhost", Some((chain.clone(), key()))).unwrap();
-        assert_eq!(seen, Some(chain));
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let shown = Some((chain.clone(), key()));
+            let seen =
+                handshake_in(&[version], Arc::clone(&server), &[root(&tls)], "localhost", shown).unwrap();
+            assert_eq!(seen.as_ref(), Some(&chain), "{version:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Several partitions read as one stream: in the order the hub took events in, as far as they are there.
+//! Several partitions read as one stream: what is there comes in the order the hub took it in.
 
 use futures_util::future::select_all;
 use whimbrel::Result;
@@ -15,13 +15,15 @@ pub(super) struct Source {
     until: Option<u64>,
     /// Read ahead, the next one last.
     ahead: Vec<Event>,
+    /// There was nothing when it was last read.
+    dry: bool,
     ended: bool,
 }
 
 impl Source {
     /// A partition read by `reader`, up to but without `until`.
     pub(super) fn new(reader: EventReader, until: Option<u64>) -> Self {
-        Self { reader, until, ahead: Vec::new(), ended: false }
+        Self { reader, until, ahead: Vec::new(), dry: false, ended: false }
     }
 
     async fn fill(&mut self) -> Result<()> {
@@ -33,12 +35,14 @@ impl Source {
             self.ahead.retain(|event| event.sequence < until);
             self.ended = self.ahead.is_empty();
         }
+        self.dry = self.ahead.is_empty();
         self.ahead.reverse();
         Ok(())
     }
 
     async fn wait(&mut self) -> Result<()> {
         self.reader.next(READ_AHEAD, &mut self.ahead).await?;
+        self.dry = false;
         self.ahead.reverse();
         Ok(())
     }
@@ -54,13 +58,19 @@ impl Feed {
         Self { sources }
     }
 
-    /// The next event there is, without waiting: of those at hand, the one the hub took in first.
+    /// The next event there is, without waiting: of those at hand, the one the hub took in first. Events that come
+    /// meanwhile to a partition that had none may stand behind some later ones of others.
     ///
     /// # Errors
     /// As [`EventReader::ready`].
     pub(super) async fn ready(&mut self) -> Result<Option<Event>> {
-        for source in &mut self.sources {
-            source.fill().await?;
+        // Those that had nothing are looked at again when another one has to be read anyway, not for each event.
+        if self.sources.iter().all(|source| source.ahead.is_empty())
+            || self.sources.iter().any(|source| source.ahead.is_empty() && !source.dry)
+        {
+            for source in &mut self.sources {
+                source.fill().await?;
+            }
         }
         let offset = |source: &&mut Source| source.ahead.last().map_or(u64::MAX, |event| event.offset);
         Ok(self.sources.iter_mut().min_by_key(offset).and_then(|source| source.ahead.pop()))
