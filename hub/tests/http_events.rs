@@ -1,4 +1,5 @@
 //! `/v1/events`, groups and partitions.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod http_support;
 

@@ -1,4 +1,5 @@
 //! Starting, stopping, starting again.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod http_support;
 
@@ -110,22 +111,9 @@ async fn the_service_file_lets_its_owner_in_and_nobody_else() {
 
 #[tokio::test]
 async fn https_shows_the_certificate_of_our_own_authority() {
-    let folder = tempfile::tempdir().unwrap();
-    let hub = Hub::builder().data_dir(folder.path()).start().await.unwrap();
-    let url = format!("https://localhost:{}/v1/health", hub.https_addr().unwrap().port());
-    // Built by hand: reqwest would look for a crypto provider of the process.
-    let mut roots = rustls::RootCertStore::empty();
-    let der = rustls_pki_types::pem::PemObject::from_pem_slice(hub.ca_certificate().unwrap().pem.as_bytes());
-    roots.add(der.unwrap()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap();
-    assert_eq!(client.get(url).send().await.unwrap().status(), 200);
-    hub.stop().await.unwrap();
+    let fixture = Fixture::in_memory().await;
+    let url = format!("https://localhost:{}/v1/health", fixture.hub.https_addr().unwrap().port());
+    assert_eq!(fixture.http.get(url).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

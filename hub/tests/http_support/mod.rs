@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 use whimbrel::{
     Message,
@@ -29,7 +30,7 @@ impl Fixture {
 
     pub fn over(hub: Hub) -> Self {
         let base = format!("http://{}", hub.http_addr().unwrap());
-        Self { hub, http: reqwest::Client::builder().no_proxy().build().unwrap(), base }
+        Self { http: client(&hub), hub, base }
     }
 
     /// With the owner's token.
@@ -64,6 +65,20 @@ impl Fixture {
         self.hub.events().durable(ticket).await.unwrap();
         places
     }
+}
+
+/// A client that trusts the hub's own authority.
+fn client(hub: &Hub) -> reqwest::Client {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(hub.ca_certificate().unwrap().pem.as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap()
 }
 
 /// A token of the policy in a connection string, for everything.

@@ -12,7 +12,7 @@ use whimbrel::wire::time;
 
 use super::{
     Hub,
-    failure::{Document, Failure, Params, Place},
+    failure::{Failure, Params, Place, Unread},
 };
 use crate::{
     access::Right,
@@ -146,10 +146,11 @@ async fn create(
     State(hub): State<Hub>,
     Place(id): Place<String>,
     headers: HeaderMap,
-    wanted: Document<Wanted>,
+    body: Unread,
 ) -> Result<Response, Failure> {
     hub.authorize(&headers, Right::RegistryWrite, &resource(&id))?;
-    let registered = match wanted.0.unwrap_or_default().authentication {
+    let wanted: Wanted = body.document().await?.unwrap_or_default();
+    let registered = match wanted.authentication {
         WantedAuthentication::Sas => hub.registry.create(&id).await?,
         WantedAuthentication::SelfSigned { primary_thumbprint: primary, secondary_thumbprint: secondary } => {
             hub.registry.create_with(&id, Authentication::SelfSigned { primary, secondary }).await?
@@ -207,11 +208,11 @@ async fn change(
     State(hub): State<Hub>,
     Place(id): Place<String>,
     headers: HeaderMap,
-    changes: Document<Changes>,
+    body: Unread,
 ) -> Result<Response, Failure> {
     hub.authorize(&headers, Right::RegistryWrite, &resource(&id))?;
-    let etag = condition(&headers);
-    let changed = hub.registry.set_enabled(&id, changes.needed()?.enabled, etag).await;
+    let Changes { enabled } = body.needed().await?;
+    let changed = hub.registry.set_enabled(&id, enabled, condition(&headers)).await;
     Ok(answer(StatusCode::OK, &changed.map_err(|error| Failure::from(error).precondition())?, Secret::Hidden))
 }
 

@@ -1,5 +1,7 @@
 //! Errors as answers, and extractors that answer with them.
 
+use std::convert::Infallible;
+
 use axum::{
     Json,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
@@ -139,14 +141,21 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Place<T
     }
 }
 
-/// A JSON body, of any content type; `None` when it is empty.
-pub(super) struct Document<T>(pub(super) Option<T>);
+/// A body that is read only after the caller has been let in.
+pub(super) struct Unread(Request);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Document<T> {
-    type Rejection = Failure;
+impl<S: Send + Sync> FromRequest<S> for Unread {
+    type Rejection = Infallible;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(request))
+    }
+}
+
+impl Unread {
+    /// Reads it as JSON, whatever its content type; `None` when it is empty.
+    pub(super) async fn document<T: DeserializeOwned>(self) -> Result<Option<T>, Failure> {
+        let bytes = Bytes::from_request(self.0, &()).await.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(problem)
                 if problem.status() == StatusCode::PAYLOAD_TOO_LARGE =>
             {
@@ -159,17 +168,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Document<T> {
             other => Failure::invalid(other.body_text()),
         })?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(None));
+            return Ok(None);
         }
-        serde_json::from_slice(&bytes).map(|value| Self(Some(value))).map_err(|problem| {
+        serde_json::from_slice(&bytes).map(Some).map_err(|problem| {
             Failure::invalid(format!("the body is not the JSON that is expected: {problem}"))
         })
     }
-}
 
-impl<T> Document<T> {
-    /// The document, which has to be there.
-    pub(super) fn needed(self) -> Result<T, Failure> {
-        self.0.ok_or_else(|| Failure::invalid("a JSON body is needed"))
+    /// As [`Unread::document`], when there has to be one.
+    pub(super) async fn needed<T: DeserializeOwned>(self) -> Result<T, Failure> {
+        self.document().await?.ok_or_else(|| Failure::invalid("a JSON body is needed"))
     }
 }

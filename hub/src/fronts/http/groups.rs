@@ -13,7 +13,7 @@ use whimbrel::wire::time;
 
 use super::{
     Hub,
-    failure::{Document, Failure, Place},
+    failure::{Failure, Place, Unread},
 };
 use crate::access::Right;
 
@@ -91,9 +91,10 @@ async fn set_checkpoint(
     State(hub): State<Hub>,
     Place((group, partition)): Place<(String, u32)>,
     headers: HeaderMap,
-    checkpoint: Document<Checkpoint>,
+    body: Unread,
 ) -> Result<StatusCode, Failure> {
     hub.authorize(&headers, Right::ServiceConnect, RESOURCE)?;
-    hub.events.set_checkpoint(&group, partition, checkpoint.needed()?.sequence).await?;
+    let Checkpoint { sequence } = body.needed().await?;
+    hub.events.set_checkpoint(&group, partition, sequence).await?;
     Ok(StatusCode::NO_CONTENT)
 }
