@@ -4,6 +4,7 @@
 // A benchmark that is wrong should stop.
 #![allow(clippy::indexing_slicing)]
 
+mod append;
 mod ingest;
 mod publish;
 
@@ -23,6 +24,8 @@ struct Options {
 enum Benchmark {
     /// Everything.
     All,
+    /// Durable appends to a journal, and opening one with a backlog.
+    Append(append::Options),
     /// Devices publish to a hub on loopback, which stores before it acknowledges.
     Ingest(ingest::Options),
     /// A device publishes through its outbox to a server that acknowledges at once, beside rumqttc without an outbox.
@@ -33,9 +36,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     match options.benchmark {
         Benchmark::All => {
+            append::run(&append::Options::default(), options.quick)?;
             ingest::run(&ingest::Options::default(), options.quick)?;
             publish::run(&publish::Options::default(), options.quick)
         }
+        Benchmark::Append(append) => append::run(&append, options.quick),
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
         Benchmark::Publish(publish) => publish::run(&publish, options.quick),
     }

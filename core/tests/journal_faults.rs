@@ -173,7 +173,13 @@ fn a_full_disk_refuses_and_works_again_when_space_returns() {
     }
     for round in 0..10 {
         journal.trim(taken - 2).unwrap();
-        journal.wait_durable(journal.latest()).unwrap();
+        if round % 2 == 0 {
+            journal.wait_durable(journal.latest()).unwrap();
+        }
+        // On a full disk a trim does not wait for the next append, which could not be taken.
+        while !journal.is_durable(journal.latest()) {
+            std::thread::yield_now();
+        }
         let before = taken;
         while taken < before + 200 && append(&journal, &payload(taken + 1, 2_000)).is_ok() {
             taken += 1;
