@@ -58,7 +58,7 @@ pub(crate) struct Admission {
     pub(crate) keep_alive: u16,
     /// To be published when the connection breaks.
     pub(crate) will: Option<Box<Message>>,
-    /// Publications it may have unacknowledged, on MQTT 5.
+    /// Publications it may have unacknowledged.
     pub(crate) receive_maximum: u16,
     /// Largest packet it may send.
     pub(crate) packet_bytes: usize,

@@ -213,9 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ready while the connection may take more: the client reads what it is sent, and not too much waits for the disk.
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.outgoing.len() >= UNSENT_BYTES
-            || self.pipeline.staged() >= self.front.limits.connection_staged_bytes
-        {
+        if self.outgoing.len() >= UNSENT_BYTES || self.is_full() {
             return Poll::Pending;
         }
         while !self.front.staging.has_room() {
@@ -274,10 +272,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Whether this connection has as much under way as it may. Some clients know nothing of Receive Maximum; they are
+    /// held back like those of 3.1.1, and not cut off.
+    fn is_full(&self) -> bool {
+        self.pipeline.staged() >= self.front.limits.connection_staged_bytes
+            || self.pipeline.unacknowledged() >= self.session.receive_maximum()
+    }
+
     fn waits_for_disk(&self) -> bool {
-        self.room.is_some()
-            || self.pipeline.staged() >= self.front.limits.connection_staged_bytes
-            || (!self.pipeline.is_empty() && !self.front.staging.has_room())
+        self.room.is_some() || self.is_full() || (!self.pipeline.is_empty() && !self.front.staging.has_room())
     }
 
     /// Handles every whole packet and keeps the rest. Events before an error are staged all the same.
@@ -316,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
             let packet = self.codec.read(buffer).map_err(|Malformed| Close::malformed())?;
-            self.session.handle(packet, bytes, self.pipeline.unacknowledged(), batch)?;
+            self.session.handle(packet, bytes, batch)?;
             for effect in batch.effects.drain(..) {
                 self.apply(effect)?;
             }

@@ -14,6 +14,7 @@
 //! - On MQTT 5 the events topic of 3.1.1 is accepted beside `$iothub/telemetry`, with the same user properties.
 //! - Clients that offer de-duplication are told a larger Receive Maximum, and a Maximum Packet Size that a message of
 //!   the full size fits into.
+//! - A client that sends more than Receive Maximum is held back, not cut off: widely used ones do not know it.
 //! - Server Keep Alive is what the client asked for, and 1,140 s when it asked for none or more.
 //! - A will is published when the connection ends in any way but DISCONNECT, takeover included, at once (its delay is
 //!   not kept) and not when the hub stops.

@@ -32,8 +32,6 @@ use crate::{
 pub(crate) struct Batch {
     /// Publications in the order they came, refused ones in their places.
     pub(crate) publications: Vec<Publication>,
-    /// How many of them are to be acknowledged.
-    pub(crate) to_acknowledge: u32,
     /// What else is to be done, in order.
     pub(crate) effects: Vec<Effect>,
 }
@@ -195,6 +193,11 @@ impl Session {
         self.tells_places
     }
 
+    /// Publications the client may have unacknowledged.
+    pub(crate) fn receive_maximum(&self) -> u32 {
+        self.receive_maximum.into()
+    }
+
     /// Largest packet the client may send.
     pub(crate) fn largest_packet(&self) -> usize {
         self.packet_bytes
@@ -212,21 +215,14 @@ impl Session {
         NewEvent { sender: &self.sender, message, origin }
     }
 
-    /// Handles a packet of `bytes` bytes, while `unacknowledged` earlier publications are not answered yet.
+    /// Handles a packet of `bytes` bytes.
     ///
     /// # Errors
     /// The connection ends. What is in `batch` counts all the same.
-    pub(crate) fn handle(
-        &mut self,
-        packet: Packet,
-        bytes: usize,
-        unacknowledged: u32,
-        batch: &mut Batch,
-    ) -> Result<(), Close> {
+    pub(crate) fn handle(&mut self, packet: Packet, bytes: usize, batch: &mut Batch) -> Result<(), Close> {
         match packet {
             Packet::Publish(publish) => {
-                let publication = self.publish(*publish, bytes, unacknowledged + batch.to_acknowledge)?;
-                batch.to_acknowledge += u32::from(publication.id.is_some());
+                let publication = self.publish(*publish, bytes)?;
                 batch.publications.push(publication);
             }
             Packet::Subscribe { id, filters, identified } => {
@@ -256,16 +252,13 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&mut self, mut publish: Publish, bytes: usize, waiting: u32) -> Result<Publication, Close> {
+    fn publish(&mut self, mut publish: Publish, bytes: usize) -> Result<Publication, Close> {
         if publish.qos == QoS::ExactlyOnce {
             return Err(Close::protocol(Code::QosNotSupported, "quality of service 2"));
         }
         if self.version == Version::V5 {
             if publish.retain {
                 return Err(Close::protocol(Code::RetainNotSupported, ""));
-            }
-            if publish.packet_id.is_some() && waiting >= u32::from(self.receive_maximum) {
-                return Err(Close::protocol(Code::ReceiveMaximumExceeded, ""));
             }
             self.resolve_alias(&mut publish)?;
         }

@@ -58,7 +58,7 @@ fn at_most_once(mut publish: Publish) -> Publish {
 
 fn handle(session: &mut Session, packet: Packet) -> (Batch, Result<(), Close>) {
     let mut batch = Batch::default();
-    let handled = session.handle(packet, 50, 0, &mut batch);
+    let handled = session.handle(packet, 50, &mut batch);
     (batch, handled)
 }
 
@@ -184,20 +184,6 @@ fn the_size_counts_body_and_properties_but_not_what_the_hub_stamps() {
     assert_eq!(fate(&mut session(Version::V3), sized(101)).unwrap_err(), Closed::TooLarge);
     let refused = fate(&mut session(Version::V5), sized(101));
     assert!(matches!(refused, Ok(Fate::Refuse(Status::BAD_REQUEST, _))), "{refused:?}");
-}
-
-#[test]
-fn receive_maximum_is_held_on_5() {
-    let mut batch = Batch::default();
-    let mut session = session(Version::V5);
-    for _ in 0..2 {
-        session.handle(Packet::Publish(Box::new(publish(EVENTS))), 50, 1, &mut batch).unwrap();
-    }
-    let unlimited = Packet::Publish(Box::new(at_most_once(publish(EVENTS))));
-    session.handle(unlimited, 50, 1, &mut batch).unwrap();
-    let fourth = session.handle(Packet::Publish(Box::new(publish(EVENTS))), 50, 1, &mut batch);
-    assert_eq!(code(&fourth.unwrap_err()), Some(Code::ReceiveMaximumExceeded));
-    assert_eq!(batch.publications.len(), 3, "those before the offence count");
 }
 
 #[test]
@@ -343,7 +329,7 @@ fn handle_stream(session: &mut Session, codec: &mut Codec, buffer: &mut BytesMut
             bytes,
             "the codec took another number of bytes than the header says"
         );
-        if session.handle(packet, bytes, 0, &mut batch).is_err() {
+        if session.handle(packet, bytes, &mut batch).is_err() {
             break;
         }
         handled += 1;
