@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     access::{Access, Admitted},
+    events::OUTBOX_LIMIT,
     limits::Limits,
     sessions::Terms,
 };
@@ -191,8 +192,6 @@ const PLACE_BYTES: u32 = 128;
 const SERVER_KEEP_ALIVE: u16 = 1140;
 /// Topic aliases a client may use, on MQTT 5.
 pub(crate) const TOPIC_ALIASES: u16 = 10;
-/// Longest outbox id that is taken.
-const OUTBOX_BYTES: usize = 128;
 /// A session that is kept on MQTT 5 is kept for good.
 const FOR_GOOD: u32 = u32::MAX;
 
@@ -259,7 +258,7 @@ fn admit_v5(
         }
     };
     let outbox = property(&connect.user_properties, names::OUTBOX)
-        .filter(|outbox| !outbox.is_empty() && outbox.len() <= OUTBOX_BYTES);
+        .filter(|outbox| !outbox.is_empty() && outbox.len() <= OUTBOX_LIMIT);
     let accepts = connect.max_packet_size.map(u32::from);
     Ok(Admission {
         sender,

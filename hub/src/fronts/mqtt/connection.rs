@@ -179,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Poll::Ready(outcome) = commit.as_mut().poll(cx) else { break };
             self.commit = None;
             if outcome.is_err() {
+                self.pipeline.abandon();
                 return Poll::Ready(outcome);
             }
             acknowledged += self.pipeline.release(&mut self.outgoing);
@@ -420,9 +421,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn say_goodbye(&mut self, close: Close) -> io::Result<()> {
         poll_fn(|cx| {
-            let failed = matches!(self.poll_commits(cx), Poll::Ready(Err(_)));
+            // Should a commit fail, nothing is left to wait for.
+            let _ = self.poll_commits(cx);
             ready!(self.poll_send(cx))?;
-            if failed || self.pipeline.is_empty() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+            if self.pipeline.is_empty() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
         })
         .await?;
         if let Some((code, status, reason)) = close.disconnect {

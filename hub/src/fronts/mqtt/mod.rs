@@ -304,3 +304,6 @@ impl Front {
             .unwrap_or(now + Duration::from_secs(1 << 32))
     }
 }
+
+#[cfg(test)]
+mod tests;

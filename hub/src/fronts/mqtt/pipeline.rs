@@ -91,6 +91,15 @@ impl<T: Copy> Pipeline<T> {
         group.acknowledgements
     }
 
+    /// A commit failed: nothing that waits is ever acknowledged.
+    pub(crate) fn abandon(&mut self) {
+        self.staging.release(self.staged);
+        self.staged = 0;
+        self.unacknowledged = 0;
+        self.held = BytesMut::new();
+        self.groups = VecDeque::new();
+    }
+
     /// Publications that were received and not yet answered.
     pub(crate) fn unacknowledged(&self) -> u32 {
         self.unacknowledged
