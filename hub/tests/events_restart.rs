@@ -18,6 +18,7 @@ use log_support::{Log, all, sender, text, texts};
 use whimbrel::{
     ErrorKind, Lane, Message,
     journal::{Disk, DiskFile, RealDisk},
+    testing::Dice,
 };
 use whimbrel_hub::{
     events::{Event, NewEvent, Origin, Position, Retention},
@@ -370,24 +371,24 @@ async fn random_histories() {
 }
 
 async fn history(seed: u64) {
-    let mut random = Random(seed);
+    let mut dice = Dice::new(seed);
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         segment_bytes: 64 << 10,
-        tail_bytes: [0, 8 << 10, 1 << 20][random.below(3) as usize],
-        partitions: [1, 4, 7][random.below(3) as usize],
+        tail_bytes: [0, 8 << 10, 1 << 20][dice.below(3) as usize],
+        partitions: [1, 4, 7][dice.below(3) as usize],
         ..StoreOptions::default()
     };
     let (mut model, mut was_cut) = (Model::default(), false);
     let mut log = Log::open_in(folder.path(), options.clone());
     for _ in 0..60 {
-        match random.below(10) {
+        match dice.below(10) {
             0 => {
-                if random.below(2) == 0 {
+                if dice.below(2) == 0 {
                     log.close().await.unwrap();
                 }
                 drop(log);
-                if !was_cut && random.below(2) == 0 {
+                if !was_cut && dice.below(2) == 0 {
                     // As long as the log is whole, the index can be made again.
                     edit(folder.path(), FORGET_INDEX);
                 }
@@ -398,24 +399,24 @@ async fn history(seed: u64) {
             }
             1 => {
                 was_cut = true;
-                let bytes = random.below(300) << 10;
+                let bytes = dice.below(300) << 10;
                 log.store.maintain(keep(bytes), SystemTime::now()).await.unwrap();
             }
-            2 => check(&log, &model, &mut random, seed).await,
-            _ => append(&log, &mut model, &mut random, seed).await,
+            2 => check(&log, &model, &mut dice, seed).await,
+            _ => append(&log, &mut model, &mut dice, seed).await,
         }
     }
-    check(&log, &model, &mut random, seed).await;
+    check(&log, &model, &mut dice, seed).await;
 }
 
-async fn append(log: &Log, model: &mut Model, random: &mut Random, seed: u64) {
-    for _ in 0..random.below(20) {
-        let device = format!("d{}", random.below(6));
-        let (outbox, alert) = (random.below(2), random.below(4) == 0);
+async fn append(log: &Log, model: &mut Model, dice: &mut Dice, seed: u64) {
+    for _ in 0..dice.below(20) {
+        let device = format!("d{}", dice.below(6));
+        let (outbox, alert) = (dice.below(2), dice.below(4) == 0);
         let mark = model.marks.entry((device.clone(), outbox, alert)).or_insert(0);
-        let start = mark.saturating_sub(random.below(5));
-        let numbers: Vec<u64> = (start..start + 1 + random.below(30)).collect();
-        let body = "x".repeat(random.below(800) as usize);
+        let start = mark.saturating_sub(dice.below(5));
+        let numbers: Vec<u64> = (start..start + 1 + dice.below(30)).collect();
+        let body = "x".repeat(dice.below(800) as usize);
         let bodies: Vec<String> =
             numbers.iter().map(|number| format!("{outbox}{alert}{number}{body}")).collect();
         let messages: Vec<Message> = bodies.iter().map(|body| text(body)).collect();
@@ -443,11 +444,11 @@ async fn append(log: &Log, model: &mut Model, random: &mut Random, seed: u64) {
     }
 }
 
-async fn check(log: &Log, model: &Model, random: &mut Random, seed: u64) {
+async fn check(log: &Log, model: &Model, dice: &mut Dice, seed: u64) {
     for state in log.partitions() {
         let expected = model.partitions.get(&state.partition).map(Vec::as_slice).unwrap_or_default();
         assert_eq!(state.next, expected.len() as u64, "seed {seed}");
-        let from = random.below(state.next + 3);
+        let from = dice.below(state.next + 3);
         let start = from.max(state.first);
         for (position, start) in [(Position::Beginning, state.first), (Position::Sequence(from), start)] {
             let events = all(log, state.partition, position).await;
@@ -458,19 +459,5 @@ async fn check(log: &Log, model: &Model, random: &mut Random, seed: u64) {
                 assert_eq!((&*event.device, &text), (&**device, body), "seed {seed}");
             }
         }
-    }
-}
-
-/// Numbers from a seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (value ^ (value >> 31)) % limit.max(1)
     }
 }

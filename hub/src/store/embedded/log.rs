@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,6 +23,7 @@ use super::{
     points::{Point, Points},
     record,
     tail::{Run, Tail},
+    voids::Voids,
 };
 use crate::store::{Entry, PartitionState, Place};
 
@@ -52,6 +53,7 @@ pub(super) struct State {
     pub(super) points: Points,
     pub(super) marks: Marks,
     pub(super) tail: Tail,
+    pub(super) voids: Arc<Voids>,
 }
 
 /// What a partition holds.
@@ -237,6 +239,7 @@ fn stage(
     for (next, partition) in next.iter_mut().zip(&state.partitions) {
         *next = partition.next;
     }
+    let durable = journal.durable_lsn();
     let mut sieve = Sieve::default();
     let mut kept = Vec::with_capacity(batch.len());
     for (index, entry) in batch.iter().enumerate() {
@@ -248,7 +251,9 @@ fn stage(
         let sequence = sieve.lets_through(&state.marks, entry, kept.len() as u64).then(|| {
             let sequence = *next;
             *next += 1;
-            record::place(encoded.record_mut(index), sequence, time_ms);
+            let staged = (state.next + kept.len() as u64).saturating_sub(durable + 1);
+            let staged = u32::try_from(staged).unwrap_or(u32::MAX);
+            record::place(encoded.record_mut(index), sequence, time_ms, staged);
             kept.push(Kept { index, partition, sequence });
             sequence
         });
@@ -262,7 +267,9 @@ fn stage(
     let payloads: Vec<&[u8]> = kept.iter().map(|kept| encoded.record(kept.index)).collect();
     let records: Vec<Record<'_>> =
         payloads.chunks(1).map(|parts| Record { kind: Kind::Data, parts }).collect();
-    let appended = journal.append(&records, Urgency::Now, &mut |_| {})?;
+    let first_kept = journal.first_lsn();
+    let snapshot = &mut |out: &mut Vec<u8>| state.voids.write(first_kept, out);
+    let appended = journal.append(&records, Urgency::Now, snapshot)?;
 
     sieve.commit(&mut state.marks, appended.first);
     let mut touched = 0;

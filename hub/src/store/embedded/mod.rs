@@ -13,6 +13,7 @@ mod saved;
 mod schema;
 mod tail;
 mod upkeep;
+mod voids;
 
 use std::{sync::Arc, time::SystemTime};
 

@@ -14,6 +14,7 @@ use super::{
     log::{EventLog, millis},
     record::{self, Decoder},
     tail::Run,
+    voids::Voids,
 };
 use crate::store::{Event, LogReader, Position};
 
@@ -36,6 +37,7 @@ struct Cursor {
 pub(super) struct PartitionReader {
     log: Arc<EventLog>,
     partition: u32,
+    voids: Arc<Voids>,
     cursor: Cursor,
     decoder: Option<Box<Decoder>>,
     /// Events read from the disk and not yet asked for; the cursor is behind them.
@@ -60,7 +62,7 @@ impl PartitionReader {
     pub(super) fn new(log: Arc<EventLog>, partition: u32, from: Position) -> Result<Self> {
         log.check_open("events.read")?;
         let index = partition as usize;
-        let cursor = {
+        let (cursor, voids) = {
             let state = locked(&log.state);
             if index >= state.partitions.len() {
                 return Err(Error::new(ErrorKind::NotFound, "events.read", "there is no such partition")
@@ -68,7 +70,7 @@ impl PartitionReader {
             }
             let first = state.points.first().lsn;
             let anywhere = Cursor { lsn: first, sequence: 0, time_ms: 0 };
-            match from {
+            let cursor = match from {
                 Position::Beginning => anywhere,
                 Position::End => Cursor { lsn: state.next, ..anywhere },
                 Position::Sequence(sequence) => {
@@ -80,11 +82,13 @@ impl PartitionReader {
                     let time_ms = millis(time + Duration::from_nanos(999_999));
                     Cursor { lsn: state.points.before_time(time_ms).lsn, time_ms, ..anywhere }
                 }
-            }
+            };
+            (cursor, Arc::clone(&state.voids))
         };
         Ok(Self {
             log,
             partition,
+            voids,
             cursor,
             decoder: Some(Box::default()),
             read_ahead: VecDeque::new(),
@@ -158,12 +162,15 @@ impl PartitionReader {
 
     /// Starts a look at the disk.
     fn look(&mut self) {
-        let disk = self.disk.take().unwrap_or_else(|| self.log.journal.reader(self.cursor.lsn));
-        let decoder = self.decoder.take().unwrap_or_default();
-        let (partition, cursor) = (self.partition, self.cursor);
-        let durable = self.log.journal.durable_lsn();
-        let look = move || scan(disk, decoder, partition, cursor, durable);
-        self.looking = Some(tokio::task::spawn_blocking(look));
+        let look = Look {
+            disk: self.disk.take().unwrap_or_else(|| self.log.journal.reader(self.cursor.lsn)),
+            decoder: self.decoder.take().unwrap_or_default(),
+            partition: self.partition,
+            voids: Arc::clone(&self.voids),
+            cursor: self.cursor,
+            durable: self.log.journal.durable_lsn(),
+        };
+        self.looking = Some(tokio::task::spawn_blocking(move || look.scan()));
     }
 
     /// Waits for the look to end.
@@ -197,42 +204,58 @@ impl Cursor {
     }
 }
 
-/// Reads on in the journal until it has enough. What was durable before and does not come is no longer there.
-fn scan(mut disk: Reader, mut decoder: Box<Decoder>, partition: u32, cursor: Cursor, durable: Lsn) -> Found {
-    let mut events = VecDeque::new();
-    let (mut next, mut passed, mut kept) = (cursor.lsn, 0, 0);
-    let outcome = loop {
-        if passed >= SCAN_BYTES || kept >= SCAN_KEEP_BYTES || events.len() >= SCAN_EVENTS {
-            break Ok(());
-        }
-        let (lsn, record) = match disk.next() {
-            Ok(Some(Read::Record(lsn, record))) => (lsn, record),
-            Ok(Some(Read::Damaged(damage))) => {
-                tracing::error!(?damage, "events are damaged on the disk and cannot be read");
-                next = next.max(damage.last + 1);
-                continue;
-            }
-            Ok(None) => {
-                next = next.max(durable + 1);
+/// A look at the disk.
+struct Look {
+    disk: Reader,
+    decoder: Box<Decoder>,
+    partition: u32,
+    voids: Arc<Voids>,
+    cursor: Cursor,
+    /// What was durable before and does not come is no longer there.
+    durable: Lsn,
+}
+
+impl Look {
+    /// Reads on in the journal until it has enough.
+    fn scan(mut self) -> Found {
+        let mut events = VecDeque::new();
+        let (mut next, mut passed, mut kept) = (self.cursor.lsn, 0, 0);
+        let outcome = loop {
+            if passed >= SCAN_BYTES || kept >= SCAN_KEEP_BYTES || events.len() >= SCAN_EVENTS {
                 break Ok(());
             }
-            Err(error) => break Err(error),
-        };
-        passed += record.len();
-        next = next.max(lsn + 1);
-        if lsn < cursor.lsn || record::partition(&record) != Some(partition) {
-            continue;
-        }
-        match decoder.event(lsn, &record) {
-            Ok(event) if cursor.wants(event.sequence, millis(event.enqueued_at)) => {
-                kept += record.len();
-                events.push_back(event);
+            let (lsn, record) = match self.disk.next() {
+                Ok(Some(Read::Record(lsn, record))) => (lsn, record),
+                Ok(Some(Read::Damaged(damage))) => {
+                    if !self.voids.contain(damage.last + 1) {
+                        tracing::error!(?damage, "events are damaged on the disk and cannot be read");
+                    }
+                    next = next.max(damage.last + 1);
+                    continue;
+                }
+                Ok(None) => {
+                    next = next.max(self.durable + 1);
+                    break Ok(());
+                }
+                Err(error) => break Err(error),
+            };
+            passed += record.len();
+            next = next.max(lsn + 1);
+            let is_other = record::partition(&record) != Some(self.partition);
+            if is_other || lsn < self.cursor.lsn || self.voids.contain(lsn) {
+                continue;
             }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, offset = lsn, "an event cannot be read"),
-        }
-    };
-    Found { disk, decoder, events, next, outcome }
+            match self.decoder.event(lsn, &record) {
+                Ok(event) if self.cursor.wants(event.sequence, millis(event.enqueued_at)) => {
+                    kept += record.len();
+                    events.push_back(event);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, offset = lsn, "an event cannot be read"),
+            }
+        };
+        Found { disk: self.disk, decoder: self.decoder, events, next, outcome }
+    }
 }
 
 impl LogReader for PartitionReader {

@@ -7,6 +7,7 @@
 //! | 2 | partition |
 //! | 8 | sequence number |
 //! | 8 | time taken in, milliseconds since 1970 |
+//! | 4 | how many records directly before it were not known to be durable when it was staged |
 //! | | texts: device, generation, module if any, authentication method if its number is 0 |
 //! | | origin if any: outbox as a text, number in 8 bytes |
 //! | rest | the message, as core's `wire::record` writes it |
@@ -30,6 +31,7 @@ const ALERT: u8 = 1 << 2;
 
 const SEQUENCE_AT: usize = 4;
 const TIME_AT: usize = 12;
+const STAGED_AT: usize = 20;
 
 /// Authentication methods that are stored as a number. The order is part of the form: only ever add to the end.
 pub(crate) const AUTH_METHODS: [&str; 3] = [
@@ -38,7 +40,7 @@ pub(crate) const AUTH_METHODS: [&str; 3] = [
     r#"{"scope":"device","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}"#,
 ];
 
-/// Appends the event without its sequence number and time, which [`place`] adds.
+/// Appends the event without what [`place`] adds.
 ///
 /// # Errors
 /// `InvalidArgument` when a text is over 65,535 bytes.
@@ -56,7 +58,7 @@ pub(super) fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) -> Result<()> {
     }
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&(entry.partition as u16).to_le_bytes());
-    out.extend_from_slice(&[0; 16]);
+    out.extend_from_slice(&[0; 20]);
     put_text(entry.device, out)?;
     put_text(entry.generation, out)?;
     if let Some(module) = entry.module {
@@ -74,12 +76,15 @@ pub(super) fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Adds what is known only when the event has its place.
-pub(super) fn place(record: &mut [u8], sequence: u64, time_ms: u64) {
-    for (at, value) in [(SEQUENCE_AT, sequence), (TIME_AT, time_ms)] {
-        if let Some(field) = record.get_mut(at..at + 8) {
-            field.copy_from_slice(&value.to_le_bytes());
+pub(super) fn place(record: &mut [u8], sequence: u64, time_ms: u64, staged: u32) {
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(field) = record.get_mut(at..at + bytes.len()) {
+            field.copy_from_slice(bytes);
         }
-    }
+    };
+    put(SEQUENCE_AT, &sequence.to_le_bytes());
+    put(TIME_AT, &time_ms.to_le_bytes());
+    put(STAGED_AT, &staged.to_le_bytes());
 }
 
 /// What a record says about its event.
@@ -88,6 +93,7 @@ pub(super) struct Head<'a> {
     pub(super) partition: u32,
     pub(super) sequence: u64,
     pub(super) time_ms: u64,
+    pub(super) staged: u32,
     pub(super) device: &'a str,
     pub(super) generation: &'a str,
     pub(super) module: Option<&'a str>,
@@ -123,6 +129,7 @@ fn parse(record: &[u8]) -> Option<Head<'_>> {
     let partition = u32::from(u16::from_le_bytes(take(&mut rest)?));
     let sequence = u64::from_le_bytes(take(&mut rest)?);
     let time_ms = u64::from_le_bytes(take(&mut rest)?);
+    let staged = u32::from_le_bytes(take(&mut rest)?);
     let device = text(&mut rest)?;
     let generation = text(&mut rest)?;
     let module = if flags & HAS_MODULE == 0 { None } else { Some(text(&mut rest)?) };
@@ -138,7 +145,18 @@ fn parse(record: &[u8]) -> Option<Head<'_>> {
         Some(Origin { outbox, lane, number: u64::from_le_bytes(take(&mut rest)?) })
     };
     let message_at = record.len() - rest.len();
-    Some(Head { partition, sequence, time_ms, device, generation, module, auth_method, origin, message_at })
+    Some(Head {
+        partition,
+        sequence,
+        time_ms,
+        staged,
+        device,
+        generation,
+        module,
+        auth_method,
+        origin,
+        message_at,
+    })
 }
 
 /// Makes events of records. Texts that repeat share their memory.
@@ -220,7 +238,7 @@ mod tests {
     fn encoded(entry: &Entry<'_>) -> Vec<u8> {
         let mut record = Vec::new();
         encode(entry, &mut record).unwrap();
-        place(&mut record, 258, 772);
+        place(&mut record, 258, 772, 6);
         record
     }
 
@@ -232,14 +250,14 @@ mod tests {
         wire::record::encode(&message, &mut tail);
 
         let known = encoded(&entry(&message, AUTH_METHODS[1], None));
-        let mut expected = vec![1, 0x20, 3, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0];
+        let mut expected = vec![1, 0x20, 3, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0];
         expected.extend([1, 0, b'd', 1, 0, b'7']);
         expected.extend(&tail);
         assert_eq!(known, expected);
 
         let origin = Origin { outbox: "o", lane: Lane::Alert, number: 5 };
         let full = encoded(&Entry { module: Some("m"), ..entry(&message, "x", Some(origin)) });
-        let mut expected = vec![1, 0x07, 3, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0];
+        let mut expected = vec![1, 0x07, 3, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0];
         expected.extend([1, 0, b'd', 1, 0, b'7', 1, 0, b'm', 1, 0, b'x', 1, 0, b'o', 5, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend(&tail);
         assert_eq!(full, expected);
@@ -278,7 +296,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            partition in 0_u32..32, sequence: u64, time_ms: u64, device: String, generation: String,
+            partition in 0_u32..32, sequence: u64, time_ms: u64, staged: u32, device: String, generation: String,
             module: Option<String>, auth_method in "[a-z]{0,20}", outbox: Option<String>, number: u64,
             alert: bool, known in 0_usize..4,
         ) {
@@ -291,12 +309,12 @@ mod tests {
             let entry = Entry { partition, device, module, generation, auth_method, message: &message, origin };
             let mut record = Vec::new();
             encode(&entry, &mut record).unwrap();
-            place(&mut record, sequence, time_ms);
+            place(&mut record, sequence, time_ms, staged);
             prop_assert_eq!(super::partition(&record), Some(partition));
             let head = head(&record).unwrap();
             let message_at = head.message_at;
             let expected =
-                Head { partition, sequence, time_ms, device, generation, module, auth_method, origin, message_at };
+                Head { partition, sequence, time_ms, staged, device, generation, module, auth_method, origin, message_at };
             prop_assert_eq!(&head, &expected);
             prop_assert_eq!(wire::record::decode(Bytes::copy_from_slice(&record[message_at..])).unwrap(), message);
         }

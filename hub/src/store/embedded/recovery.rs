@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Row};
 use whimbrel::{
     Result,
-    journal::{Disk, Journal, JournalOptions, Lsn, Read, Recovery},
+    journal::{Disk, Journal, JournalOptions, Kind, Lsn, Read, Record, Recovery, Urgency},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     record,
     saved::Saved,
     tail::Tail,
+    voids::Voids,
 };
 use crate::store::StoreOptions;
 
@@ -45,8 +46,10 @@ pub(super) fn open(
     }
     let partitions = options.partitions as usize;
     let (saved, marks) = load(database, partitions)?;
-    let start = settle_start(&journal, found, &saved)?;
+    let voids = Voids::restore(found);
+    let start = settle_start(&journal, found, &saved, &voids)?;
     let mut state = begin(saved, marks, start, found.next, options);
+    state.voids = Arc::new(voids);
     catch_up(&journal, &mut state)?;
     if journal.first_lsn() < state.points.first().lsn {
         // The log was cut here before; the last stop came before the journal had written that down.
@@ -83,7 +86,7 @@ fn mark(row: &Row<'_>) -> rusqlite::Result<(Box<str>, Mark)> {
 }
 
 /// The beginning of the log as a point: the saved first one, or a later one when the journal was trimmed since.
-fn settle_start(journal: &Journal, found: &Recovery, saved: &Saved) -> Result<Point> {
+fn settle_start(journal: &Journal, found: &Recovery, saved: &Saved, voids: &Voids) -> Result<Point> {
     let first = saved.points.first();
     if found.first <= first.lsn {
         return Ok(first.clone());
@@ -108,6 +111,9 @@ fn settle_start(journal: &Journal, found: &Recovery, saved: &Saved) -> Result<Po
         let Read::Record(lsn, bytes) = read else { continue };
         if lsn >= end {
             break;
+        }
+        if voids.contain(lsn) {
+            continue;
         }
         let Ok(head) = record::head(&bytes) else { continue };
         let partition = head.partition as usize;
@@ -147,14 +153,32 @@ fn begin(saved: Saved, marks: Marks, start: Point, end: Lsn, options: &StoreOpti
         points,
         marks,
         tail: Tail::new(0, options.partitions as usize, end),
+        voids: Arc::default(),
     }
 }
 
 /// Reads the records that came after the state was saved.
 fn catch_up(journal: &Journal, state: &mut State) -> Result<()> {
-    let mut reader = journal.reader(state.next);
+    let from = state.next;
+    let mut expected = from.max(journal.first_lsn());
+    let mut proven = None;
+    let mut reader = journal.reader(from);
     while let Some(read) = reader.next()? {
         let Read::Record(lsn, bytes) = read else { continue };
+        if let Some(gap) = (expected..lsn).find(|lsn| !state.voids.contain(*lsn)) {
+            let proven = match proven {
+                Some(proven) => proven,
+                None => *proven.insert(proven_durable(journal, from)?),
+            };
+            if gap > proven {
+                declare_void(journal, state, gap)?;
+                break;
+            }
+        }
+        expected = lsn + 1;
+        if state.voids.contain(lsn) {
+            continue;
+        }
         let head = match record::head(&bytes) {
             Ok(head) if (head.partition as usize) < state.partitions.len() => head,
             Ok(_) | Err(_) => {
@@ -168,5 +192,35 @@ fn catch_up(journal: &Journal, state: &mut State) -> Result<()> {
         }
     }
     state.next = journal.next_lsn();
+    Ok(())
+}
+
+/// The last record that was durable for sure, as far as the records from `from` on tell: each knows how many before it
+/// were not, when it was staged.
+fn proven_durable(journal: &Journal, from: Lsn) -> Result<Lsn> {
+    let mut proven = 0;
+    let mut reader = journal.reader(from);
+    while let Some(read) = reader.next()? {
+        let Read::Record(lsn, bytes) = read else { continue };
+        if let Ok(head) = record::head(&bytes) {
+            proven = proven.max(lsn.saturating_sub(1 + u64::from(head.staged)));
+        }
+    }
+    Ok(proven)
+}
+
+/// Ends the log at a gap in a commit that never finished.
+fn declare_void(journal: &Journal, state: &mut State, first: Lsn) -> Result<()> {
+    let last = journal.next_lsn() - 1;
+    tracing::warn!(first, last, "the last commit was cut off in the middle; what is left of it is not used");
+    let mut voids = Voids::clone(&state.voids);
+    let note = [first.to_le_bytes(), last.to_le_bytes()].concat();
+    let record = Record { kind: Kind::Note, parts: &[&note] };
+    let first_kept = journal.first_lsn();
+    let snapshot = &mut |out: &mut Vec<u8>| voids.write(first_kept, out);
+    let appended = journal.append(&[record], Urgency::Now, snapshot)?;
+    journal.wait_durable(appended.ticket)?;
+    voids.add(first, last);
+    state.voids = Arc::new(voids);
     Ok(())
 }
