@@ -190,7 +190,6 @@ impl Queue {
         let head = self.ledger.head;
         self.handed.skip_to(head);
         self.tail.skip_to(head);
-        self.front = self.front.filter(|(at, _)| self.ledger.is_queued(*at));
         self.deadlines.ended(ended, |sequence| self.ledger.is_queued(sequence));
         if self.ledger.queued() == 0 {
             self.bytes = 0;
