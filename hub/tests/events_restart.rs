@@ -52,6 +52,22 @@ fn edit(folder: &Path, sql: &str) {
 
 const FORGET_INDEX: &str = "DELETE FROM log_state; DELETE FROM log_marks;";
 
+/// Opens a log as soon as whoever dropped its last handle has let go of it.
+async fn open_when_free(folder: &Path, options: &StoreOptions, disk: impl Fn() -> Arc<dyn Disk>) -> Log {
+    let options = StoreOptions { folder: Some(folder.to_owned()), ..options.clone() };
+    loop {
+        match Embedded::open_on(disk(), &options) {
+            Ok(store) => return Log::start(store),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::InUse),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn real_disk(folder: &Path) -> Arc<dyn Disk> {
+    Arc::new(RealDisk::create(folder.join("events")).unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn goes_on_where_it_stopped() {
     enum Stop {
@@ -81,7 +97,7 @@ async fn goes_on_where_it_stopped() {
         }
         drop(log);
 
-        let log = Log::open_in(folder.path(), small());
+        let log = open_when_free(folder.path(), &small(), || real_disk(folder.path())).await;
         assert_eq!(log.partitions(), states);
         let after = all(&log, 0, Position::Beginning).await;
         assert_eq!(texts(&after), texts(&before));
@@ -100,17 +116,6 @@ async fn goes_on_where_it_stopped() {
         let last = all(&log, 0, Position::Sequence(states[0].next)).await;
         assert_eq!(last.len() as u64, state.next - states[0].next);
         assert!(last.iter().all(|event| event.offset > states[0].last_offset.unwrap()));
-    }
-}
-
-/// Waits until whoever dropped the last handle has let go of the folder.
-async fn open_when_free(disk: impl Fn() -> Arc<dyn Disk>, options: &StoreOptions) -> Log {
-    loop {
-        match Embedded::open_on(disk(), options) {
-            Ok(store) => return Log::start(store),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::InUse),
-        }
-        tokio::task::yield_now().await;
     }
 }
 
@@ -177,7 +182,7 @@ async fn opening_reads_the_end_alone() {
     let disk = || -> Arc<dyn Disk> {
         Arc::new(Counting(RealDisk::create(folder.path().join("events")).unwrap(), Arc::clone(&read)))
     };
-    let log = open_when_free(disk, &options).await;
+    let log = open_when_free(folder.path(), &options, disk).await;
     assert_eq!(log.partitions(), states);
     let opening = read.load(Ordering::Relaxed);
     assert!(opening < 3 << 20, "{opening} bytes read of 20 MiB");
@@ -392,10 +397,7 @@ async fn history(seed: u64) {
                     // As long as the log is whole, the index can be made again.
                     edit(folder.path(), FORGET_INDEX);
                 }
-                let disk =
-                    || -> Arc<dyn Disk> { Arc::new(RealDisk::create(folder.path().join("events")).unwrap()) };
-                let options = StoreOptions { folder: Some(folder.path().to_owned()), ..options.clone() };
-                log = open_when_free(disk, &options).await;
+                log = open_when_free(folder.path(), &options, || real_disk(folder.path())).await;
             }
             1 => {
                 was_cut = true;
