@@ -209,6 +209,8 @@ async fn what_is_not_there_or_malformed_is_answered_in_json() {
         let patched = answer(Method::PATCH, "/v1/devices/d", body).await.unwrap();
         assert_eq!(status(patched).await, StatusCode::BAD_REQUEST, "{body}");
     }
+    let no_upgrade = hub.bare(Method::GET, "/$iothub/websocket").send().await.unwrap();
+    assert_eq!(status(no_upgrade).await, StatusCode::BAD_REQUEST);
     let large = hub.request(Method::PATCH, "/v1/devices/d").body(vec![b' '; 65 * 1024]).send().await.unwrap();
     assert_eq!(status(large).await, StatusCode::PAYLOAD_TOO_LARGE);
 }

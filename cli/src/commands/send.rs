@@ -136,11 +136,15 @@ async fn options(arguments: &Arguments) -> Result<DeviceOptions> {
             (None, None) => trusting(options, target.ca.clone()),
         });
     }
-    let service = Service::find(target).map_err(|failure| {
-        failure.advice("start a hub with: whimbrel hub    or give the device's own --connection-string")
-    })?;
+    let away = |failure: Failure| {
+        if !failure.is_unreachable() {
+            return failure;
+        }
+        failure.advice("start it with: whimbrel hub    or give the device's own --connection-string: no hub is needed then")
+    };
+    let service = Service::find(target).map_err(away)?;
     let request = service.request(Method::GET, &["devices", &arguments.device, "connection-string"]);
-    let device = service.json(request).await?;
+    let device = service.json(request).await.map_err(away)?;
     let text = device.get("connection_string").and_then(Value::as_str);
     let options = DeviceOptions::from_connection_string(text.unwrap_or_default())?;
     if let Some(file) = &service.local {
