@@ -18,3 +18,8 @@ mod tls;
 pub use builder::{CaCertificate, Hub, HubBuilder};
 pub use config::{Config, Listen, Size};
 pub use service_file::ServiceFile;
+
+/// The quick start is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
