@@ -6,6 +6,7 @@
 
 mod append;
 mod ingest;
+mod outbox;
 mod publish;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,8 @@ enum Benchmark {
     Append(append::Options),
     /// Devices publish to a hub on loopback, which stores before it acknowledges.
     Ingest(ingest::Options),
+    /// Messages into an outbox and out of it, beside the bare journal.
+    Outbox(outbox::Options),
     /// A device publishes through its outbox to a server that acknowledges at once, beside rumqttc without an outbox.
     Publish(publish::Options),
 }
@@ -37,11 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match options.benchmark {
         Benchmark::All => {
             append::run(&append::Options::default(), options.quick)?;
+            outbox::run(&outbox::Options::default(), options.quick)?;
             ingest::run(&ingest::Options::default(), options.quick)?;
             publish::run(&publish::Options::default(), options.quick)
         }
         Benchmark::Append(append) => append::run(&append, options.quick),
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
+        Benchmark::Outbox(outbox) => outbox::run(&outbox, options.quick),
         Benchmark::Publish(publish) => publish::run(&publish, options.quick),
     }
 }
