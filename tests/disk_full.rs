@@ -2,6 +2,7 @@
 //!
 //! Needs a small file system of its own. The test mounts one when it may (as root, or in a namespace that `cargo xtask
 //! test` makes), or takes the folder in `WHIMBREL_SMALL_DISK`, which has to be empty and at most 64 MiB large.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::{
     fs,
