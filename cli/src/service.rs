@@ -32,6 +32,7 @@ pub(crate) struct Target {
     /// Data folder of a hub on this machine
     #[arg(long, env = DATA_VARIABLE, value_name = "DIR", default_value = "./whimbrel-data")]
     pub(crate) data: PathBuf,
+    #[allow(rustdoc::bare_urls, reason = "this is the text of --help")]
     /// Address of a hub elsewhere, such as https://hub.example:8443
     #[arg(long, env = "WHIMBREL_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
