@@ -36,8 +36,12 @@ fn options() -> StoreOptions {
 /// Place and number of an acknowledged event.
 type Acknowledged = HashMap<(u32, u64), (usize, u64)>;
 
+/// The test starts itself again as the process to be killed, told apart by [`FOLDER`].
 #[test]
 fn nothing_acknowledged_is_lost_or_stored_twice() {
+    if let (Ok(folder), Ok(starts)) = (env::var(FOLDER), env::var(STARTS)) {
+        return store_until_killed(Path::new(&folder), &starts);
+    }
     let kills: u64 = env::var(KILLS).ok().and_then(|text| text.parse().ok()).unwrap_or(15);
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::new();
@@ -66,7 +70,7 @@ fn nothing_acknowledged_is_lost_or_stored_twice() {
 fn run_and_kill(folder: &Path, starts: &[u64; DEVICES], patience: usize) -> Vec<String> {
     let starts: Vec<String> = starts.iter().map(u64::to_string).collect();
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "nothing_acknowledged_is_lost_or_stored_twice", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder)
         .env(STARTS, starts.join(" "))
         .stdout(Stdio::piped())
@@ -122,15 +126,10 @@ fn check(folder: &Path, acknowledged: &Acknowledged, starts: &[u64; DEVICES]) {
     });
 }
 
-/// Not a test of its own: stores events until it is killed.
-#[test]
-#[ignore = "is run by the test above"]
-fn child() {
-    let folder = env::var(FOLDER).unwrap();
-    let starts = env::var(STARTS).unwrap();
+fn store_until_killed(folder: &Path, starts: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let log = Arc::new(Log::open_in(Path::new(&folder), options()));
+        let log = Arc::new(Log::open_in(folder, options()));
         for (device, start) in starts.split(' ').enumerate() {
             let log = Arc::clone(&log);
             tokio::spawn(send(log, device, start.parse().unwrap()));
