@@ -66,14 +66,16 @@ async fn a_message_ends_where_the_hub_says() {
 
 #[tokio::test]
 async fn nothing_waits_for_a_network_and_nothing_is_lost_without_one() {
+    // More than is read at a time, and than the window takes.
+    const BACKLOG: usize = 3_000;
     let folder = tempfile::tempdir().unwrap();
     // A port where nobody listens.
     let (server, address) = Server::start().await;
     drop(server);
     let offline = options(address).close_deadline(Duration::ZERO).outbox_dir(folder.path());
     let device = DeviceClient::open(offline.clone()).await.unwrap();
-    let receipts = device.send_all(telemetry(100)).await.unwrap();
-    assert_eq!(device.flush(Duration::ZERO).await.unwrap(), 100);
+    let receipts = device.send_all(telemetry(BACKLOG)).await.unwrap();
+    assert_eq!(device.flush(Duration::ZERO).await.unwrap(), BACKLOG as u64);
     device.close().await.unwrap();
     assert_eq!(*device.connection().borrow(), ConnectionState::Closed);
     assert_eq!(receipts[0].outcome().await.unwrap_err().kind(), ErrorKind::Closed);
@@ -81,7 +83,7 @@ async fn nothing_waits_for_a_network_and_nothing_is_lost_without_one() {
     let (server, address) = Server::start().await;
     let online = offline.server(format!("mqtt://{address}"));
     let device = DeviceClient::open(online).await.unwrap();
-    let receipt = device.receipt(receipts[99].message_id()).await.unwrap().unwrap();
+    let receipt = device.receipt(receipts[BACKLOG - 1].message_id()).await.unwrap().unwrap();
     let peer = accept(&server).await;
     let (left, published) = tokio::join!(
         async {
@@ -91,8 +93,8 @@ async fn nothing_waits_for_a_network_and_nothing_is_lost_without_one() {
         },
         peer.acknowledge_all()
     );
-    assert_eq!((left, published.len()), (0, 100));
-    assert!(bodies(&published).into_iter().eq((1..=100).map(|number| format!("t{number}"))));
+    assert_eq!((left, published.len()), (0, BACKLOG));
+    assert!(bodies(&published).into_iter().eq((1..=BACKLOG).map(|number| format!("t{number}"))));
     assert_eq!(receipt.state(), ReceiptState::Settled(DELIVERED));
 }
 

@@ -157,7 +157,7 @@ pub enum Effect {
 
 /// What may be sent now: read it from the outbox, hand it to the connection, report [`Input::Sent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Send {
+pub struct NextSend {
     /// The lane.
     pub lane: Lane,
     /// Where to read from; none is the lane's first unsettled message.
@@ -239,15 +239,19 @@ impl Delivery {
 
     /// What may be sent now: alerts before telemetry, as far as the window has room. Nothing when every lane that has
     /// room was found empty.
-    pub fn next_send(&self) -> Option<Send> {
+    pub fn next_send(&self) -> Option<NextSend> {
         let Link::Up { window, .. } = self.link else { return None };
-        let limit = window.saturating_sub(self.in_flight()).min(SEND_LIMIT);
-        if limit == 0 {
-            return None;
-        }
+        let room = window.saturating_sub(self.in_flight());
+        let next = self.next_read()?;
+        (room > 0).then(|| NextSend { limit: next.limit.min(room), ..next })
+    }
+
+    /// What will be sent next, whether or not there is room for it now: worth reading ahead.
+    pub fn next_read(&self) -> Option<NextSend> {
+        let Link::Up { .. } = self.link else { return None };
         let [alerts, telemetry] = &self.lanes;
         let (lane, state) = if alerts.dry { (Lane::Telemetry, telemetry) } else { (Lane::Alert, alerts) };
-        (!state.dry).then_some(Send { lane, from: state.next, limit })
+        (!state.dry).then_some(NextSend { lane, from: state.next, limit: SEND_LIMIT })
     }
 
     /// When to feed [`Input::Tick`]; none when only another input can change anything.

@@ -138,7 +138,7 @@ impl World {
                 self.feed(Input::Readable);
             }
             Step::Send => {
-                let Some(Send { lane, from, limit }) = self.delivery.next_send() else { return };
+                let Some(NextSend { lane, from, limit }) = self.delivery.next_send() else { return };
                 assert!(self.connected);
                 let unsettled = &self.unsettled[index(lane)];
                 let from = from.unwrap_or_else(|| unsettled.first().copied().unwrap_or(1));

@@ -1,6 +1,7 @@
 //! The device program's client: joins outbox, delivery and transport in one task.
 
 mod options;
+mod read_ahead;
 mod task;
 
 use std::{

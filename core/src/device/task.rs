@@ -9,10 +9,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::blocking;
+use super::{blocking, read_ahead::ReadAhead};
 use crate::{
     Error, ErrorKind, Lane, Outcome, Result,
-    delivery::{ConnectionState, Delivery, DeliveryOptions, Effect, Input},
+    delivery::{ConnectionState, Delivery, DeliveryOptions, Effect, Input, NextSend},
     outbox::{Outbox, Queued, Sequence},
     transport::{Answer, Connection, Greeting, Offer, Transport},
 };
@@ -29,6 +29,8 @@ pub(super) struct Task<T: Transport> {
     transport: Arc<T>,
     delivery: Delivery,
     link: Link<T::Connection>,
+    /// What is read from the disk for the connection that is up.
+    ahead: ReadAhead,
     offer: Offer,
     state: watch::Sender<ConnectionState>,
     closing: watch::Receiver<bool>,
@@ -65,6 +67,7 @@ enum Event<C> {
     Connected(C, Greeting),
     Answers,
     Lost(Error),
+    Read(Result<()>),
     Readable,
     Time,
     Close,
@@ -107,6 +110,7 @@ impl<T: Transport> Task<T> {
             transport: Arc::new(transport),
             delivery: Delivery::new(habits.delivery, u64::from_le_bytes(seed)),
             link: Link::Down,
+            ahead: ReadAhead::default(),
             state,
             closing,
             close_deadline: habits.close_deadline,
@@ -121,7 +125,7 @@ impl<T: Transport> Task<T> {
         if let Err(error) = self.deliver().await {
             // Without its outbox nothing can be delivered in order, or settled. `send` fails with the same error.
             tracing::error!(%error, "the outbox failed; delivery stops until the client is opened again");
-            self.link = Link::Down;
+            self.leave();
             self.outbox.mark_unsent();
             self.state.send_replace(ConnectionState::Disconnected { reason: Some(error.to_string()) });
             while !*self.closing.borrow_and_update() && self.closing.changed().await.is_ok() {}
@@ -135,7 +139,7 @@ impl<T: Transport> Task<T> {
     /// Delivers until closing has had its time. Fails only with the outbox.
     async fn deliver(&mut self) -> Result<()> {
         self.feed(Input::Open).await?;
-        self.expire()?;
+        self.expire().await?;
         loop {
             self.send()?;
             match self.event().await {
@@ -147,16 +151,17 @@ impl<T: Transport> Task<T> {
                 }
                 Event::Answers => self.answers().await?,
                 Event::Lost(error) => {
-                    self.link = Link::Down;
+                    self.leave();
                     let (kind, retry_after) = (error.kind(), error.wait_hint());
                     self.feed(Input::Lost { kind, retry_after, reason: error.to_string() }).await?;
                 }
+                Event::Read(result) => result?,
                 Event::Readable => {
-                    self.expire()?;
+                    self.expire().await?;
                     self.feed(Input::Readable).await?;
                 }
                 Event::Time => {
-                    self.expire()?;
+                    self.expire().await?;
                     self.feed(Input::Tick).await?;
                     if self.close_at.is_some_and(|at| at <= now()) {
                         return self.feed(Input::Close).await;
@@ -174,6 +179,7 @@ impl<T: Transport> Task<T> {
         let closing = self.close_at.is_some();
         tokio::select! {
             event = self.link.next(&mut self.batch.answers) => event,
+            result = self.ahead.finished() => Event::Read(result),
             () = self.outbox.readable() => Event::Readable,
             () = until(wake_at) => Event::Time,
             _ = self.closing.wait_for(|closing| *closing), if !closing => Event::Close,
@@ -197,7 +203,8 @@ impl<T: Transport> Task<T> {
     }
 
     async fn carry_out(&mut self) -> Result<()> {
-        for effect in self.batch.effects.drain(..) {
+        let mut effects = std::mem::take(&mut self.batch.effects);
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Settle { lane, sequence, outcome } => {
                     self.batch.settled.push((lane, sequence, outcome))
@@ -207,7 +214,7 @@ impl<T: Transport> Task<T> {
                     self.link = Link::Connecting(Box::pin(async move { transport.connect(offer).await }));
                 }
                 Effect::Disconnect => {
-                    if let Link::Up(connection) = std::mem::replace(&mut self.link, Link::Down) {
+                    if let Link::Up(connection) = self.leave() {
                         connection.finish().await;
                     }
                 }
@@ -215,37 +222,74 @@ impl<T: Transport> Task<T> {
                 Effect::State(state) => drop(self.state.send_replace(state)),
             }
         }
+        self.batch.effects = effects;
         if self.batch.settled.is_empty() {
             return Ok(());
         }
         self.outbox.settle(std::mem::take(&mut self.batch.settled))
     }
 
-    /// Hands over what the window and the connection have room for.
+    /// Hands over what the window and the connection have room for, and has the disk read what comes after it.
     fn send(&mut self) -> Result<()> {
-        let Link::Up(connection) = &mut self.link else { return Ok(()) };
-        let Batch { queued, sequences, sent, effects, .. } = &mut self.batch;
-        while connection.has_room()
-            && let Some(send) = self.delivery.next_send()
+        while let Link::Up(connection) = &self.link
+            && connection.has_room()
+            && let Some(NextSend { lane, from, limit }) = self.delivery.next_send()
         {
-            let lane = send.lane;
-            let from = send.from.unwrap_or_else(|| self.outbox.head(lane));
+            let from = from.unwrap_or_else(|| self.outbox.head(lane));
+            let queued = &mut self.batch.queued;
             queued.clear();
-            let next = self.outbox.read(lane, from, send.limit, queued)?;
-            connection.publish(queued);
-            sequences.clear();
-            sequences.extend(queued.iter().map(|queued| queued.sequence));
-            sent.clear();
-            sent.extend(sequences.iter().map(|sequence| (lane, *sequence)));
-            self.outbox.mark_sent(sent);
-            self.delivery.on(now(), Input::Sent { lane, sequences, next }, effects);
+            let next = match self.ahead.take(lane, from, limit, queued) {
+                Some(next) => next,
+                None if self.ahead.is_reading(lane, from) => return Ok(()),
+                None if self.outbox.is_at_hand(lane, from) => self.outbox.read(lane, from, limit, queued)?,
+                None => {
+                    self.ahead.start(&self.outbox, lane, from, limit);
+                    return Ok(());
+                }
+            };
+            self.hand_over(lane, next);
         }
-        queued.clear();
+        if self.ahead.is_empty()
+            && let Some(NextSend { lane, from, limit }) = self.delivery.next_read()
+        {
+            let from = from.unwrap_or_else(|| self.outbox.head(lane));
+            if !self.outbox.is_at_hand(lane, from) {
+                self.ahead.start(&self.outbox, lane, from, limit);
+            }
+        }
         Ok(())
     }
 
-    fn expire(&mut self) -> Result<()> {
-        self.expire_at = self.outbox.expire()?.map(tokio::time::Instant::into_std);
+    /// Gives the connection what was read.
+    fn hand_over(&mut self, lane: Lane, next: Sequence) {
+        let Link::Up(connection) = &mut self.link else { return };
+        let Batch { queued, sequences, sent, effects, .. } = &mut self.batch;
+        connection.publish(queued);
+        sequences.clear();
+        sequences.extend(queued.iter().map(|queued| queued.sequence));
+        sent.clear();
+        sent.extend(sequences.iter().map(|sequence| (lane, *sequence)));
+        queued.clear();
+        self.outbox.mark_sent(sent);
+        self.delivery.on(now(), Input::Sent { lane, sequences, next }, effects);
+    }
+
+    /// Lets go of the link and of what was read for it.
+    fn leave(&mut self) -> Link<T::Connection> {
+        self.ahead.clear();
+        std::mem::replace(&mut self.link, Link::Down)
+    }
+
+    /// Ends what has had its time.
+    async fn expire(&mut self) -> Result<()> {
+        let next = if matches!(self.link, Link::Up(_)) {
+            self.outbox.expire()?
+        } else {
+            // While the link is down this reads from the disk.
+            let outbox = self.outbox.clone();
+            blocking("device.expire", move || outbox.expire()).await?
+        };
+        self.expire_at = next.map(tokio::time::Instant::into_std);
         Ok(())
     }
 }

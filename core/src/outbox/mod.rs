@@ -142,6 +142,11 @@ impl Outbox {
         self.shared.read(lane, from, limit, out)
     }
 
+    /// Whether [`Outbox::read`] needs no disk there: the message is in memory, or there is none yet.
+    pub fn is_at_hand(&self, lane: Lane, from: Sequence) -> bool {
+        self.shared.is_at_hand(lane, from)
+    }
+
     /// First unsettled sequence of a lane.
     pub fn head(&self, lane: Lane) -> Sequence {
         self.shared.state().lanes.get(lane).ledger.head

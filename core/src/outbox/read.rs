@@ -99,6 +99,13 @@ impl Shared {
         }
     }
 
+    pub(super) fn is_at_hand(&self, lane: Lane, from: Sequence) -> bool {
+        let state = self.state();
+        let queue = state.lanes.get(lane);
+        let at = queue.ledger.first_queued(from);
+        at >= queue.tail.first() || at > queue.readable_to()
+    }
+
     pub(super) async fn readable(&self) {
         loop {
             let arrived = self.arrived.notified();
