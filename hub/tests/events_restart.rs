@@ -58,7 +58,7 @@ async fn open_when_free(folder: &Path, options: &StoreOptions, disk: impl Fn() -
     loop {
         match Embedded::open_on(disk(), &options) {
             Ok(store) => return Log::start(store),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::InUse),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::InUse, "{error:?}"),
         }
         tokio::task::yield_now().await;
     }

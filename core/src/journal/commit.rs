@@ -164,11 +164,10 @@ impl Shared {
         state.ending = true;
         self.see_to_it(state);
         state = self.state();
-        while state.preparing {
-            state = self.wait(&self.prepared, state);
-        }
-        while state.thread != Thread::None || state.committing {
-            state = self.wait(&self.committed, state);
+        // A last commit can give the preparing thread something to do once more.
+        while state.preparing || state.thread != Thread::None || state.committing {
+            let work = if state.preparing { &self.prepared } else { &self.committed };
+            state = self.wait(work, state);
         }
         self.let_go_if_idle(&state);
         outcome

@@ -189,9 +189,10 @@ impl Shared {
         self.durable.load(Ordering::Acquire) >= ticket
     }
 
-    /// Lets others open the journal, when nothing of it is at work any more.
+    /// Lets others open the journal, when nothing of it is at work any more, or will be.
     pub(super) fn let_go_if_idle(&self, state: &State) {
-        if state.ending && !state.committing && !state.preparing && state.is_settled() {
+        let preparing = state.preparing || state.has_preparing_to_do();
+        if state.ending && !state.committing && !preparing && state.is_settled() {
             self.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
