@@ -187,3 +187,24 @@ fn device_and_hub_killed_in_turn_lose_nothing() {
         (roll != 0, roll != 1)
     });
 }
+
+#[test]
+fn a_second_process_on_one_outbox_is_told_who_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kill-device"));
+        // Nobody listens there: the outbox is all that matters.
+        command.args(["HostName=hub.invalid;DeviceId=d;SharedAccessKey=c2VjcmV0", "mqtt://127.0.0.1:1"]);
+        command.arg(folder.path()).arg("1");
+        command
+    };
+    let mut first = device().stdout(Stdio::piped()).spawn().unwrap();
+    let mut accepted = String::new();
+    BufReader::new(first.stdout.as_mut().unwrap()).read_line(&mut accepted).unwrap();
+    let second = device().output().unwrap();
+    let told = String::from_utf8_lossy(&second.stderr);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(!second.status.success(), "two processes had one outbox");
+    assert!(told.contains(&first.id().to_string()), "the first is process {}: {told}", first.id());
+}
