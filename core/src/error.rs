@@ -195,6 +195,8 @@ error_kinds! {
     Conflict = 304, "CONFLICT", Never, "It exists already, was settled already, or changed meanwhile.";
     Timeout = 305, "TIMEOUT", WaitAgain, "The deadline passed; the message is still kept and delivery goes on.";
     NotFound = 306, "NOT_FOUND", Never, "There is no such device, message or partition.";
+    QueueFull = 307, "QUEUE_FULL", Later, "The device's queue of commands is at its bound; wait until some are settled, or purge it.";
+    LockLost = 308, "LOCK_LOST", Never, "The lock on the command has ended; the hub delivers it again, or has ended it.";
     Unauthorized = 401, "UNAUTHORIZED", Never, "The credentials are wrong, expired, or do not allow this.";
     Unreachable = 402, "UNREACHABLE", Later, "The other side could not be reached, or the connection was lost.";
     Protocol = 403, "PROTOCOL", Never, "The other side broke the protocol; the text names the rule.";

@@ -32,7 +32,7 @@ use tokio_tungstenite::{
 use whimbrel::{
     ErrorKind, Lane, Message,
     transport::{
-        Connection, Offer, Transport,
+        Connection, Incoming, Offer, Transport,
         mqtt::{MqttConnection, MqttOptions, MqttTransport, Protocol},
         tls::{ClientCertificate, TlsConfig},
     },
@@ -115,9 +115,9 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut MqttConnec
         }
     };
     let client = async {
-        let mut answers = Vec::new();
-        while answers.len() < sizes.len() {
-            connection.drive(&mut answers).await.unwrap();
+        let mut incoming = Incoming::default();
+        while incoming.answers.len() < sizes.len() {
+            connection.drive(&mut incoming).await.unwrap();
         }
     };
     tokio::join!(server, client);

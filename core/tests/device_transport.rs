@@ -12,7 +12,7 @@ use whimbrel::{
     auth::{Key, SasToken},
     delivery::Verdict,
     transport::{
-        Answer, Connection, Greeting, Offer, Transport,
+        Answer, Connection, Greeting, Incoming, Offer, Transport,
         mqtt::{MqttConnection, MqttOptions, MqttTransport, Protocol},
     },
     wire::v5,
@@ -44,18 +44,18 @@ fn stored(lane: Lane, sequence: u64, partition: Option<u32>, place: Option<u64>)
 
 /// Drives until `count` answers are there.
 async fn answers(connection: &mut MqttConnection, count: usize) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    while answers.len() < count {
-        connection.drive(&mut answers).await.unwrap();
+    let mut incoming = Incoming::default();
+    while incoming.answers.len() < count {
+        connection.drive(&mut incoming).await.unwrap();
     }
-    answers
+    incoming.answers
 }
 
 /// Drives until the connection ends.
 async fn end(connection: &mut MqttConnection) -> whimbrel::Error {
-    let mut answers = Vec::new();
+    let mut incoming = Incoming::default();
     loop {
-        if let Err(error) = connection.drive(&mut answers).await {
+        if let Err(error) = connection.drive(&mut incoming).await {
             return error;
         }
     }
@@ -367,21 +367,21 @@ async fn driving_may_be_cancelled_anywhere() {
         peer
     };
     let client = async {
-        let mut answers = Vec::new();
+        let mut incoming = Incoming::default();
         let mut published = 0;
-        while answers.len() < count {
-            if published < count && published < answers.len() + 3 {
+        while incoming.answers.len() < count {
+            if published < count && published < incoming.answers.len() + 3 {
                 let body = vec![0; 10_000];
                 connection.publish(&[queued(Lane::Telemetry, published as u64, Message::telemetry(body))]);
                 published += 1;
             }
             tokio::select! {
                 biased;
-                result = connection.drive(&mut answers) => result.unwrap(),
+                result = connection.drive(&mut incoming) => result.unwrap(),
                 () = tokio::task::yield_now() => {}
             }
         }
-        answers
+        incoming.answers
     };
     let (_peer, answers) = tokio::join!(server, client);
     assert!(answers.iter().map(|answer| answer.sequence).eq(0..count as u64));
@@ -424,9 +424,9 @@ async fn the_servers_keep_alive_counts() {
         peer
     });
     let mut connection = connected.unwrap().0;
-    let mut answers = Vec::new();
+    let mut incoming = Incoming::default();
     tokio::select! {
-        result = connection.drive(&mut answers) => panic!("{result:?}"),
+        result = connection.drive(&mut incoming) => panic!("{result:?}"),
         () = peer.pinged() => {}
     }
 }

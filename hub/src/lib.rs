@@ -4,6 +4,7 @@
 
 pub mod access;
 mod builder;
+pub mod commands;
 pub mod config;
 pub mod events;
 mod files;

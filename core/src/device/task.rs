@@ -14,7 +14,7 @@ use crate::{
     Error, ErrorKind, Lane, Outcome, Result,
     delivery::{ConnectionState, Delivery, DeliveryOptions, Effect, Input, NextSend},
     outbox::{Outbox, Queued, Sequence},
-    transport::{Answer, Connection, Greeting, Offer, Transport},
+    transport::{Answer, Connection, Greeting, Incoming, Offer, Transport},
 };
 
 /// What the options say about the task.
@@ -45,7 +45,7 @@ pub(super) struct Task<T: Transport> {
 /// Buffers that are used again and again.
 #[derive(Default)]
 struct Batch {
-    answers: Vec<Answer>,
+    incoming: Incoming,
     effects: Vec<Effect>,
     settled: Vec<(Lane, Sequence, Outcome)>,
     queued: Vec<Queued>,
@@ -76,14 +76,14 @@ enum Event<C> {
 
 impl<C: Connection> Link<C> {
     /// Waits for the next thing to happen on the link. Cancelling loses nothing.
-    async fn next(&mut self, answers: &mut Vec<Answer>) -> Event<C> {
+    async fn next(&mut self, incoming: &mut Incoming) -> Event<C> {
         match self {
             Self::Down => pending().await,
             Self::Connecting(attempt) => match attempt.await {
                 Ok((connection, greeting)) => Event::Connected(connection, greeting),
                 Err(error) => Event::Lost(error),
             },
-            Self::Up(connection) => match connection.drive(answers).await {
+            Self::Up(connection) => match connection.drive(incoming).await {
                 Ok(()) => Event::Answers,
                 Err(error) => Event::Lost(error),
             },
@@ -145,7 +145,7 @@ impl<T: Transport> Task<T> {
             match self.event().await {
                 Event::Connected(connection, greeting) => {
                     self.link = Link::Up(connection);
-                    let Greeting { receive_maximum, renew_in } = greeting;
+                    let Greeting { receive_maximum, renew_in, commands: _ } = greeting;
                     let renew_at = renew_in.map(|wait| now() + wait);
                     self.feed(Input::Connected { receive_maximum, renew_at }).await?;
                 }
@@ -178,7 +178,7 @@ impl<T: Transport> Task<T> {
         let wake_at = [self.delivery.wake_at(), self.expire_at, self.close_at].into_iter().flatten().min();
         let closing = self.close_at.is_some();
         tokio::select! {
-            event = self.link.next(&mut self.batch.answers) => event,
+            event = self.link.next(&mut self.batch.incoming) => event,
             result = self.ahead.finished() => Event::Read(result),
             () = self.outbox.readable() => Event::Readable,
             () = until(wake_at) => Event::Time,
@@ -196,7 +196,7 @@ impl<T: Transport> Task<T> {
     /// Gives the state machine all answers that came in.
     async fn answers(&mut self) -> Result<()> {
         let now = now();
-        for Answer { lane, sequence, verdict } in self.batch.answers.drain(..) {
+        for Answer { lane, sequence, verdict } in self.batch.incoming.answers.drain(..) {
             self.delivery.on(now, Input::Answered { lane, sequence, verdict }, &mut self.batch.effects);
         }
         self.carry_out().await

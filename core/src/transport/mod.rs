@@ -9,10 +9,13 @@ pub mod tls;
 #[cfg(feature = "websocket")]
 mod websocket;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
-    Lane, Result,
+    Lane, Message, Result,
     delivery::Verdict,
     outbox::{Queued, Sequence},
 };
@@ -45,6 +48,18 @@ pub struct Greeting {
     pub receive_maximum: u16,
     /// How long until the credentials of this connection have to be renewed, where they can be.
     pub renew_in: Option<Duration>,
+    /// What this protocol can do with commands.
+    pub commands: CommandSupport,
+}
+
+/// What a protocol can do with commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandSupport {
+    /// Whether a command can be abandoned and rejected, and not only completed. Not on MQTT 3.1.1.
+    pub abandon_and_reject: bool,
+    /// Whether the hub answers each settlement. Where it does not (MQTT), [`Settled`] comes when something else that
+    /// it said shows that it has the settlement.
+    pub answers: bool,
 }
 
 /// One connection. Batches go in and come out; nothing is boxed or spawned per message.
@@ -56,15 +71,78 @@ pub trait Connection: Send {
     /// Whether it makes sense to publish now; `false` while a good deal waits to be written.
     fn has_room(&self) -> bool;
 
-    /// Moves bytes both ways until there are answers (appended to `answers`) or room. Cancelling loses nothing: call
-    /// again.
+    /// Has the hub send commands from now on, at most `window` unsettled at once. Called once, at any time. A hub that
+    /// keeps the device's subscription may send some before it is called: they are handed out like any other.
+    fn receive_commands(&mut self, window: u16);
+
+    /// Takes settlements of commands that arrived on this connection. Never waits; each comes back as a [`Settled`].
+    fn settle(&mut self, settlements: &[(Handle, Settlement)]);
+
+    /// Moves bytes both ways until something came in (appended to `incoming`) or there is room. Cancelling loses
+    /// nothing: call again.
     ///
     /// # Errors
-    /// Why the connection ended, after every answer that had arrived was handed out.
-    fn drive(&mut self, answers: &mut Vec<Answer>) -> impl Future<Output = Result<()>> + Send;
+    /// Why the connection ended, after everything that had arrived was handed out.
+    fn drive(&mut self, incoming: &mut Incoming) -> impl Future<Output = Result<()>> + Send;
 
     /// Says goodbye and closes; gives up after a short while.
     fn finish(self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a connection brought.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    /// Answers to messages.
+    pub answers: Vec<Answer>,
+    /// Commands, in the order of their arrival.
+    pub commands: Vec<Arrived>,
+    /// What became of settlements.
+    pub settled: Vec<Settled>,
+}
+
+impl Incoming {
+    /// Whether it brought nothing.
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.commands.is_empty() && self.settled.is_empty()
+    }
+}
+
+/// Names a delivery of a command on the connection it arrived on, and on no other.
+pub type Handle = u64;
+
+/// A command that arrived, locked for this device until it is settled, the lock runs out or the connection ends.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// To settle it by.
+    pub handle: Handle,
+    /// Its number in the device's queue, where the protocol tells it (not on MQTT 3.1.1).
+    pub sequence: Option<u64>,
+    /// When the hub took it in, where the protocol tells it (not on MQTT 3.1.1).
+    pub enqueued_at: Option<SystemTime>,
+    /// How often it was abandoned before, where the protocol tells it (not on MQTT 3.1.1).
+    pub delivery_count: Option<u32>,
+    /// The command.
+    pub message: Message,
+}
+
+/// What is to become of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settlement {
+    /// It was dealt with: the hub removes it.
+    Complete,
+    /// Not now: the hub delivers it again, a limited number of times.
+    Abandon,
+    /// Never: the hub dead-letters it.
+    Reject,
+}
+
+/// What became of a settlement.
+#[derive(Debug)]
+pub struct Settled {
+    /// Of which command.
+    pub handle: Handle,
+    /// `LockLost` when the hub did not hold it for us any more; `Unsupported` where the protocol cannot say it.
+    pub result: Result<()>,
 }
 
 /// The hub's answer to one message.

@@ -2,9 +2,13 @@
 //!
 //! Lenient in what it reads, exact in what it writes. No sockets, no policy. Facts: contract `mqtt.md`, `messages.md`.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
+pub mod feedback;
 mod names;
 pub mod percent;
 pub mod record;
+pub mod refusal;
 pub mod time;
 pub mod topic;
 pub mod user_name;

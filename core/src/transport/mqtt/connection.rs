@@ -25,7 +25,7 @@ use crate::{
     delivery::Verdict,
     outbox::Queued,
     transport::{
-        Answer, Connection, Greeting,
+        Answer, CommandSupport, Connection, Greeting, Handle, Incoming, Settlement,
         socket::{Stream, unreachable},
     },
 };
@@ -134,7 +134,8 @@ impl MqttConnection {
             pulse: Pulse::new(keep_alive),
             failed: None,
         };
-        Ok((connection, Greeting { receive_maximum, renew_in: hello.renew_in }))
+        let commands = CommandSupport { abandon_and_reject: false, answers: false };
+        Ok((connection, Greeting { receive_maximum, renew_in: hello.renew_in, commands }))
     }
 
     fn poll_drive(&mut self, cx: &mut Context<'_>, answers: &mut Vec<Answer>) -> Poll<Result<()>> {
@@ -325,8 +326,12 @@ impl Connection for MqttConnection {
         self.output.len() < ROOM
     }
 
-    async fn drive(&mut self, answers: &mut Vec<Answer>) -> Result<()> {
-        poll_fn(|cx| self.poll_drive(cx, answers)).await
+    fn receive_commands(&mut self, _: u16) {}
+
+    fn settle(&mut self, _: &[(Handle, Settlement)]) {}
+
+    async fn drive(&mut self, incoming: &mut Incoming) -> Result<()> {
+        poll_fn(|cx| self.poll_drive(cx, &mut incoming.answers)).await
     }
 
     async fn finish(mut self) {
