@@ -243,10 +243,28 @@ proptest! {
     }
 
     #[test]
+    fn commands_come_back(message in plain(1_000_000), sequence in any::<u64>(), count in any::<u32>()) {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(sequence >> 20);
+        let properties: Vec<_> = v5::command_properties(sequence, at, count, &message)
+            .map(|(name, value)| (name.concat(), value))
+            .collect();
+        let read = v5::command(
+            message.system().content_type.as_deref(),
+            properties.iter().map(|(name, value)| (name.as_str(), value.as_ref())),
+            message.body().clone(),
+        ).unwrap();
+        prop_assert_eq!((read.sequence, read.enqueued_at, read.delivery_count), (Some(sequence), Some(at), Some(count)));
+        prop_assert_eq!(read.message.properties(), message.properties());
+        prop_assert_eq!(read.message.system(), message.system());
+        prop_assert_eq!(read.message.body(), message.body());
+    }
+
+    #[test]
     fn any_user_properties(pairs in vec((text(), text()), 0..6), at in any::<bool>()) {
         let names: Vec<String> = pairs.iter().map(|(name, _)| if at { format!("@{name}") } else { name.clone() }).collect();
         let read = v5::message(None, names.iter().map(String::as_str).zip(pairs.iter().map(|(_, value)| value.as_str())), "");
         prop_assert!(!at || read.is_ok());
+        let _ = v5::command(None, names.iter().map(String::as_str).zip(pairs.iter().map(|(_, value)| value.as_str())), "");
     }
 
     #[test]

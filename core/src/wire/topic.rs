@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{names, percent};
+use super::{feedback::FeedbackWanted, names, percent};
 use crate::{Error, ErrorKind, Lane, Message, Properties, Result, SystemProperties, message::SystemName};
 
 /// The topic a device, or a module of it, publishes `message` to.
@@ -191,7 +191,7 @@ fn push_all<'a>(out: &mut String, parts: impl IntoIterator<Item = &'a str>) {
 const D2C: &str = "topic.parse_d2c";
 const C2D: &str = "topic.parse_c2d";
 /// The one system property of a command without `$.`.
-const ACK: &str = "iothub-ack";
+const ACK: &str = FeedbackWanted::PROPERTY;
 
 #[cfg(test)]
 mod tests {

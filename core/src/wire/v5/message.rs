@@ -49,10 +49,32 @@ pub fn message<'a>(
     user_properties: impl IntoIterator<Item = (&'a str, &'a str)>,
     body: impl Into<Bytes>,
 ) -> Result<Received> {
+    let mut number = None;
+    let read = read(content_type, user_properties, |name, value| match name {
+        NUMBER => {
+            number = Some(Number::parse(value).ok_or_else(|| malformed(name))?);
+            Ok(())
+        }
+        _ if name.starts_with(OURS) => Ok(()),
+        _ => {
+            let message = "a user property is neither in the contract nor starts with \"@\"";
+            Err(Error::new(ErrorKind::InvalidArgument, OPERATION, message).with("name", shown(name)))
+        }
+    })?;
+    let lane = number.map_or(Lane::Telemetry, |number: Number| number.lane);
+    let message = Message::from_parts(lane, body.into(), read.0, read.1);
+    Ok(Received { message, number })
+}
+
+/// The properties of a message; names that are in no message of either direction go to `other`.
+pub(super) fn read<'a>(
+    content_type: Option<&str>,
+    user_properties: impl IntoIterator<Item = (&'a str, &'a str)>,
+    mut other: impl FnMut(&str, &str) -> Result<()>,
+) -> Result<(Properties, SystemProperties)> {
     let mut system =
         SystemProperties { content_type: content_type.map(str::to_owned), ..SystemProperties::default() };
     let mut application = Vec::new();
-    let mut number = None;
     for (name, value) in user_properties {
         if let Some(name) = name.strip_prefix('@') {
             if !name.is_empty() && !names::set(&mut system, name, value) {
@@ -69,19 +91,10 @@ pub fn message<'a>(
             "creation-time" => {
                 system.creation_time = Some(from_millis(value).ok_or_else(|| malformed(name))?);
             }
-            NUMBER => number = Some(Number::parse(value).ok_or_else(|| malformed(name))?),
-            _ if name.starts_with(OURS) => {}
-            _ => {
-                let message = "a user property is neither in the contract nor starts with \"@\"";
-                return Err(
-                    Error::new(ErrorKind::InvalidArgument, OPERATION, message).with("name", shown(name))
-                );
-            }
+            _ => other(name, value)?,
         }
     }
-    let lane = number.map_or(Lane::Telemetry, |number: Number| number.lane);
-    let message = Message::from_parts(lane, body.into(), Properties::from_pairs(application), system);
-    Ok(Received { message, number })
+    Ok((Properties::from_pairs(application), system))
 }
 
 /// The name MQTT 5 has for it; the content type has a place of its own.
@@ -107,11 +120,14 @@ fn own_name(name: SystemName) -> Option<&'static str> {
 fn own_text(value: SystemValue<'_>) -> Cow<'_, str> {
     match value {
         SystemValue::Text(text) => text.into(),
-        SystemValue::Time(at) => {
-            let (seconds, nanos) = time::since_epoch(at);
-            seconds.saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000)).to_string().into()
-        }
+        SystemValue::Time(at) => millis(at).to_string().into(),
     }
+}
+
+/// Milliseconds since 1970, rounded down; before it negative.
+pub(super) fn millis(at: SystemTime) -> i64 {
+    let (seconds, nanos) = time::since_epoch(at);
+    seconds.saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
 }
 
 fn topic_text(value: SystemValue<'_>) -> Cow<'_, str> {
@@ -122,14 +138,14 @@ fn topic_text(value: SystemValue<'_>) -> Cow<'_, str> {
 }
 
 /// Milliseconds since 1970, before it with a sign.
-fn from_millis(text: &str) -> Option<SystemTime> {
+pub(super) fn from_millis(text: &str) -> Option<SystemTime> {
     match text.strip_prefix('-') {
         Some(before) => SystemTime::UNIX_EPOCH.checked_sub(Duration::from_millis(decimal(before)?)),
         None => SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(decimal(text)?)),
     }
 }
 
-fn malformed(name: &str) -> Error {
+pub(super) fn malformed(name: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, OPERATION, "a user property cannot be read")
         .with("name", shown(name))
 }

@@ -16,10 +16,12 @@
 //! # Ok::<(), whimbrel::Error>(())
 //! ```
 
+mod command;
 mod mark;
 mod message;
 mod status;
 
+pub use command::{ReceivedCommand, command, command_properties};
 pub use mark::{Number, Place};
 pub use message::{Received, message, user_properties};
 pub use status::Status;
