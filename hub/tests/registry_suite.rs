@@ -6,7 +6,7 @@ use std::sync::Arc;
 use whimbrel::{ErrorKind, Result, auth::Key};
 use whimbrel_hub::{
     registry::{Authentication, Change, KeySlot, Registered, Registry},
-    store::{Embedded, Store, StoreOptions},
+    store::{Embedded, SessionRow, Store, StoreOptions},
 };
 
 fn registry() -> Registry {
@@ -223,4 +223,54 @@ async fn many_at_once() {
     }
     assert_eq!(created, 300);
     assert_eq!(registry.counts().await.unwrap().total, 300);
+}
+
+fn session(generation: &str, subscriptions: u32) -> Option<SessionRow> {
+    Some(SessionRow { generation: generation.into(), subscriptions })
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_session_is_found_after_a_restart_and_goes_with_its_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { folder: Some(folder.path().to_owned()), ..StoreOptions::default() };
+    let store = Embedded::open(&options).unwrap();
+    let registry = Registry::new(store.clone(), "hub.example");
+    let generation = registry.create("d1").await.unwrap().device.generation;
+    registry.create("d2").await.unwrap();
+    assert_eq!(store.session("d1", None).await.unwrap(), None);
+    store.keep_session("d1", None, session(&generation, 1)).await.unwrap();
+    store.keep_session("d1", None, session(&generation, 2)).await.unwrap();
+    store.keep_session("d1", Some("m"), session(&generation, 3)).await.unwrap();
+    store.keep_session("d2", None, session(&generation, 4)).await.unwrap();
+    store.keep_session("d3", None, session(&generation, 5)).await.unwrap();
+    store.close().await.unwrap();
+    drop((registry, store));
+
+    let store = Embedded::open(&options).unwrap();
+    let registry = Registry::new(store.clone(), "hub.example");
+    assert_eq!(store.session("d1", None).await.unwrap(), session(&generation, 2));
+    assert_eq!(store.session("d1", Some("m")).await.unwrap(), session(&generation, 3));
+    assert_eq!(store.session("d2", None).await.unwrap(), None, "another generation than the device has");
+    assert_eq!(store.session("d3", None).await.unwrap(), None, "no such device");
+    store.keep_session("d1", Some("m"), None).await.unwrap();
+    assert_eq!(store.session("d1", Some("m")).await.unwrap(), None);
+    registry.delete("d1", None).await.unwrap();
+    assert_eq!(store.session("d1", None).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_session_is_read_as_it_was_last_handed_in() {
+    let store = Embedded::open(&StoreOptions::default()).unwrap();
+    let registry = Registry::new(store.clone(), "hub.example");
+    let generation = registry.create("d1").await.unwrap().device.generation;
+    for round in 0..200 {
+        // Dropped without being waited for: the order of the calls counts all the same.
+        drop(store.keep_session("d1", None, session(&generation, round)));
+        if round % 2 == 0 {
+            drop(store.keep_session("d1", None, None));
+            assert_eq!(store.session("d1", None).await.unwrap(), None);
+        } else {
+            assert_eq!(store.session("d1", None).await.unwrap(), session(&generation, round));
+        }
+    }
 }

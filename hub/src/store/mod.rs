@@ -20,7 +20,7 @@ pub(crate) use embedded::AUTH_METHODS;
 pub use embedded::Embedded;
 pub(crate) use hash::fnv1a;
 pub use log::{Entry, Event, Origin, PartitionState, Place, Position};
-pub use rows::{Authentication, Device, DeviceChange, DeviceCounts, KeySlot, PolicyRow};
+pub use rows::{Authentication, Device, DeviceChange, DeviceCounts, KeySlot, PolicyRow, SessionRow};
 
 /// Consumer groups a hub may have.
 pub const MAX_GROUPS: usize = 20;
@@ -139,11 +139,30 @@ pub trait Store: Send + Sync + 'static {
         etag: Option<&str>,
     ) -> BoxFuture<'_, Result<Device>>;
 
-    /// Removes a device. Its events stay.
+    /// Removes a device and what is kept of its sessions. Its events stay.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` as for a change.
     fn remove_device(&self, id: &str, etag: Option<&str>) -> BoxFuture<'_, Result<()>>;
+
+    /// What is kept of the session of a device or of a module of it, as of all calls of [`Store::keep_session`] before.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn session(&self, device: &str, module: Option<&str>) -> BoxFuture<'static, Result<Option<SessionRow>>>;
+
+    /// Keeps a session in place of what was kept of it before, or with `None` nothing. Sessions of devices, or
+    /// generations, that do not exist are not kept. The change is on its way when this returns, in the order of the
+    /// calls; dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`, `Closed`.
+    fn keep_session(
+        &self,
+        device: &str,
+        module: Option<&str>,
+        session: Option<SessionRow>,
+    ) -> BoxFuture<'static, Result<()>>;
 
     /// The policies, after adding those of `wanted` whose names are missing.
     ///

@@ -1,4 +1,4 @@
-//! What is kept besides events: device identities, policies, positions of consumer groups.
+//! What is kept besides events: device identities, sessions, policies, positions of consumer groups.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -60,6 +60,15 @@ pub enum DeviceChange {
     Key(KeySlot, Key),
     /// Another way to prove itself.
     Authentication(Authentication),
+}
+
+/// What is kept of a session while its device, or module, is away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Generation of the device.
+    pub generation: Arc<str>,
+    /// What it has subscribed to, as bits that `sessions` gives a meaning.
+    pub subscriptions: u32,
 }
 
 /// How many devices there are.

@@ -3,6 +3,7 @@
 
 use std::{
     fs::OpenOptions,
+    future::Future,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,8 +19,6 @@ use whimbrel::{Error, ErrorKind, Result};
 
 use super::schema;
 
-/// Jobs that may wait for the writer before callers have to wait to hand theirs in.
-const WAITING_JOBS: usize = 1_024;
 /// Jobs in one transaction.
 const GROUP: usize = 512;
 /// Idle connections kept for readers.
@@ -29,7 +28,8 @@ const IDLE_READERS: usize = 4;
 #[derive(Clone)]
 pub(super) struct Database {
     shared: Arc<Shared>,
-    jobs: mpsc::Sender<Work>,
+    /// As long as there are callers who wait for their outcome.
+    jobs: mpsc::UnboundedSender<Work>,
 }
 
 struct Shared {
@@ -110,7 +110,7 @@ impl Database {
             Some(path) => Readers::Pool { path: path.into(), idle: Mutex::new(Vec::new()) },
             None => Readers::Writer(Arc::clone(&connection)),
         };
-        let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
+        let (jobs, waiting) = mpsc::unbounded_channel();
         let writer = std::thread::Builder::new()
             .name("whimbrel-database".into())
             .spawn(move || write_groups(&connection, waiting))
@@ -128,10 +128,29 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        self.submit(operation, change).await
+    }
+
+    /// As [`Database::write`], but the change is handed in when this returns: changes are made in the order of the
+    /// calls, whether or not their futures are polled.
+    pub(super) fn submit<T, F>(
+        &self,
+        operation: &'static str,
+        change: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
         let (reply, outcome) = oneshot::channel();
         let job = Change { operation, change: Some(change), outcome: None, reply };
-        self.jobs.send(Work::Job(Box::new(job))).await.map_err(|_| stopped(operation))?;
-        outcome.await.map_err(|_| stopped(operation))?
+        let handed_in = self.jobs.send(Work::Job(Box::new(job))).is_ok();
+        async move {
+            if !handed_in {
+                return Err(stopped(operation));
+            }
+            outcome.await.map_err(|_| stopped(operation))?
+        }
     }
 
     /// Reads, blocking for a moment.
@@ -183,7 +202,7 @@ impl Database {
             locked(idle).clear();
         }
         // Fails when it is closed already.
-        let _ = self.jobs.send(Work::Stop).await;
+        let _ = self.jobs.send(Work::Stop);
         let writer = locked(&self.shared.writer).take();
         if let Some(writer) = writer {
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
@@ -192,7 +211,7 @@ impl Database {
 }
 
 /// The writer's thread: takes what is ready, commits, tells.
-fn write_groups(connection: &Mutex<Connection>, mut waiting: mpsc::Receiver<Work>) {
+fn write_groups(connection: &Mutex<Connection>, mut waiting: mpsc::UnboundedReceiver<Work>) {
     let mut group: Vec<Box<dyn Job>> = Vec::new();
     while let Some(first) = waiting.blocking_recv() {
         let mut next = Some(first);

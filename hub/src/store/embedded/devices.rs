@@ -112,6 +112,7 @@ pub(super) fn remove(db: &Connection, id: &str, etag: Option<&str>) -> Result<()
     current(db, OPERATION, id, etag)?;
     let delete = || {
         db.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id])?;
+        db.prepare_cached("DELETE FROM sessions WHERE device = ?1")?.execute([id])?;
         db.prepare_cached("DELETE FROM log_marks WHERE device = ?1")?.execute([id])
     };
     delete().map(drop).map_err(|error| failed(OPERATION, &error))

@@ -11,6 +11,7 @@ mod record;
 mod recovery;
 mod saved;
 mod schema;
+mod sessions;
 mod tail;
 mod upkeep;
 mod voids;
@@ -25,11 +26,12 @@ use whimbrel::{
 
 use super::{
     Authentication, Device, DeviceChange, DeviceCounts, Entry, LogReader, PartitionState, Place, PolicyRow,
-    Position, Retention, Store, StoreOptions,
+    Position, Retention, SessionRow, Store, StoreOptions,
 };
 use database::{Database, failed, locked};
 use log::{EventLog, MAX_PARTITIONS};
 use reader::PartitionReader;
+use sessions::Sessions;
 use upkeep::Upkeep;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub struct Embedded {
     log: Arc<EventLog>,
     database: Database,
     upkeep: tokio::sync::Mutex<Upkeep>,
+    sessions: Sessions,
     partitions: u32,
 }
 
@@ -78,7 +81,13 @@ impl Embedded {
         let path = options.folder.as_ref().map(|folder| folder.join("hub.sqlite"));
         let database = Database::open(path.as_deref(), options.partitions)?;
         let log = Arc::new(recovery::open(journal, &found, &database, options)?);
-        Ok(Arc::new(Self { log, database, upkeep: Default::default(), partitions: options.partitions }))
+        Ok(Arc::new(Self {
+            log,
+            database,
+            upkeep: Default::default(),
+            sessions: Sessions::default(),
+            partitions: options.partitions,
+        }))
     }
 }
 
@@ -153,6 +162,19 @@ impl Store for Embedded {
             Ok(())
         }
         .boxed()
+    }
+
+    fn session(&self, device: &str, module: Option<&str>) -> BoxFuture<'static, Result<Option<SessionRow>>> {
+        self.sessions.get(&self.database, device, module)
+    }
+
+    fn keep_session(
+        &self,
+        device: &str,
+        module: Option<&str>,
+        session: Option<SessionRow>,
+    ) -> BoxFuture<'static, Result<()>> {
+        self.sessions.keep(&self.database, device, module, session)
     }
 
     fn policies(&self, wanted: Vec<PolicyRow>) -> BoxFuture<'_, Result<Vec<PolicyRow>>> {

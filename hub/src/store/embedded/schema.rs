@@ -8,7 +8,7 @@ use whimbrel::{Error, ErrorKind, Result};
 use super::database::failed;
 
 /// Version of the tables, in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// `meta` holds the numbers that exist once. Times are milliseconds since 1970. `log_*` is the index of the event log
 /// as of some moment; the log itself is the truth, and what came after that moment is read from it.
@@ -63,11 +63,22 @@ CREATE TABLE log_marks (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What version 2 added: sessions that are kept. The module of a device's own session is empty.
+const SESSIONS: &str = "
+CREATE TABLE sessions (
+    device TEXT NOT NULL,
+    module TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    subscriptions INTEGER NOT NULL,
+    PRIMARY KEY (device, module)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Settings of the connection, tables when there are none, and the number of partitions, which never changes.
 pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()> {
     const OPERATION: &str = "store.open";
     let version = settle(connection).map_err(|error| failed(OPERATION, &error))?;
-    if version != 0 && version != VERSION {
+    if version > VERSION {
         return Err(Error::new(
             ErrorKind::JournalVersion,
             OPERATION,
@@ -76,9 +87,7 @@ pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()
         .with("version", version)
         .with("known", VERSION));
     }
-    if version == 0 {
-        create(connection, partitions).map_err(|error| failed(OPERATION, &error))?;
-    }
+    upgrade(connection, version, partitions).map_err(|error| failed(OPERATION, &error))?;
     let made_with: u32 = connection
         .query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))
         .map_err(|error| failed(OPERATION, &error))?;
@@ -94,10 +103,19 @@ pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()
     Ok(())
 }
 
-fn create(connection: &mut Connection, partitions: u32) -> rusqlite::Result<()> {
+/// Brings tables of an older version up to date, and makes them when there are none; all or nothing.
+fn upgrade(connection: &mut Connection, version: i64, partitions: u32) -> rusqlite::Result<()> {
+    if version == VERSION {
+        return Ok(());
+    }
     let transaction = connection.transaction()?;
-    transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO meta (name, value) VALUES ('partitions', ?1)", [partitions])?;
+    if version < 1 {
+        transaction.execute_batch(TABLES)?;
+        transaction.execute("INSERT INTO meta (name, value) VALUES ('partitions', ?1)", [partitions])?;
+    }
+    if version < 2 {
+        transaction.execute_batch(SESSIONS)?;
+    }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
@@ -109,4 +127,30 @@ fn settle(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_an_older_version_is_brought_up_to_date() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        connection
+            .execute_batch("INSERT INTO meta VALUES ('partitions', 3); PRAGMA user_version = 1;")
+            .unwrap();
+        prepare(&mut connection, 3).unwrap();
+        prepare(&mut connection, 3).unwrap();
+        assert_eq!(settle(&connection).unwrap(), VERSION);
+        connection.execute("INSERT INTO sessions VALUES ('d', '', '1', 1)", []).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_a_newer_version_is_left_alone() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        prepare(&mut connection, 3).unwrap();
+        connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        assert_eq!(prepare(&mut connection, 3).unwrap_err().kind(), ErrorKind::JournalVersion);
+    }
 }
