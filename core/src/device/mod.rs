@@ -22,7 +22,7 @@ use crate::{
     outbox::Outbox,
     transport::{Transport, mqtt::MqttTransport},
 };
-pub use crate::{delivery::ConnectionState, transport::mqtt::Protocol};
+pub use crate::{delivery::ConnectionState, transport::Protocol};
 
 /// A device's connection to its hub, with a durable outbox. Cheap to clone; safe to share between tasks and threads.
 ///

@@ -11,8 +11,9 @@ use crate::{
     delivery::{Backoff, DeliveryOptions},
     outbox::{Outbox, OutboxOptions, Storage},
     transport::{
+        Protocol,
         endpoint::{Endpoint, Scheme},
-        mqtt::{MqttOptions, Protocol},
+        mqtt::MqttOptions,
     },
 };
 
@@ -277,7 +278,7 @@ impl DeviceOptions {
             !x509 || self.client_certificate.is_some(),
             "the connection string says x509=true, but no client certificate is given",
         )?;
-        let endpoint = self.endpoint()?;
+        let (endpoint, protocol) = self.endpoint()?;
         check(
             endpoint.scheme.is_encrypted() || endpoint.is_loopback() || self.unencrypted,
             "an unencrypted connection to another machine has to be allowed aloud",
@@ -289,33 +290,58 @@ impl DeviceOptions {
             tls: self.tls(&endpoint)?,
             endpoint,
             proxy: self.proxy.as_ref().map(|proxy| proxy.parse()).transpose()?,
-            protocol: self.protocol,
+            protocol,
             keep_alive: self.keep_alive,
             connect_timeout: self.connect_timeout,
             token_lifetime: self.token_lifetime,
         })
     }
 
-    fn endpoint(&self) -> Result<Endpoint> {
+    /// Where to connect, and what to speak there; never `Auto` but for MQTT of whichever version.
+    fn endpoint(&self) -> Result<(Endpoint, Protocol)> {
         let mut endpoint = match &self.server {
             Some(server) => server.parse()?,
             None => {
                 let (host, port) = self.connection_string.address();
-                let usual = Endpoint::new(if self.websocket { Scheme::Wss } else { Scheme::Tls }, host);
+                let scheme = match self.protocol {
+                    Protocol::Http => Scheme::Https,
+                    _ if self.websocket => Scheme::Wss,
+                    Protocol::Amqp => Scheme::Amqps,
+                    Protocol::Auto | Protocol::Mqtt3 | Protocol::Mqtt5 => Scheme::Tls,
+                };
+                let usual = Endpoint::new(scheme, host);
                 Endpoint { port: port.unwrap_or(usual.port), ..usual }
+            }
+        };
+        let protocol = match (endpoint.scheme, self.protocol) {
+            (Scheme::Amqp | Scheme::Amqps, Protocol::Auto | Protocol::Amqp) => Protocol::Amqp,
+            (Scheme::Http | Scheme::Https, Protocol::Auto | Protocol::Http) => Protocol::Http,
+            (Scheme::Tcp | Scheme::Tls, mqtt @ (Protocol::Auto | Protocol::Mqtt3 | Protocol::Mqtt5)) => mqtt,
+            (Scheme::Ws | Scheme::Wss, any) if any != Protocol::Http => any,
+            _ => {
+                return Err(
+                    invalid("the protocol is not that of the server's scheme").with("server", &endpoint)
+                );
             }
         };
         if self.websocket {
             endpoint.scheme = match endpoint.scheme {
-                Scheme::Tcp => Scheme::Ws,
-                Scheme::Tls => Scheme::Wss,
-                scheme => scheme,
+                Scheme::Tcp | Scheme::Amqp => Scheme::Ws,
+                Scheme::Tls | Scheme::Amqps => Scheme::Wss,
+                scheme @ (Scheme::Ws | Scheme::Wss) => scheme,
+                Scheme::Http | Scheme::Https => {
+                    return Err(invalid("there is no WebSocket for a device that speaks HTTP"));
+                }
             };
         }
         let built_in = match endpoint.scheme {
-            Scheme::Tcp => true,
-            Scheme::Tls => cfg!(feature = "tls"),
+            Scheme::Tcp | Scheme::Amqp | Scheme::Http => true,
+            Scheme::Tls | Scheme::Amqps | Scheme::Https => cfg!(feature = "tls"),
             Scheme::Ws | Scheme::Wss => cfg!(feature = "websocket"),
+        } && match protocol {
+            Protocol::Auto | Protocol::Mqtt3 | Protocol::Mqtt5 => true,
+            Protocol::Amqp => false,
+            Protocol::Http => false,
         };
         if !built_in {
             return Err(Error::new(
@@ -325,7 +351,7 @@ impl DeviceOptions {
             )
             .with("server", &endpoint));
         }
-        Ok(endpoint)
+        Ok((endpoint, protocol))
     }
 
     #[cfg(feature = "tls")]
@@ -403,7 +429,7 @@ mod tests {
             (options("HostName=hub;GatewayHostName=edge:18443").websocket(), "wss://edge:18443"),
             (options("HostName=hub:1").server("mqtt://[::1]:1883"), "mqtt://[::1]:1883"),
         ] {
-            assert_eq!(options.endpoint().unwrap().to_string(), expected);
+            assert_eq!(options.endpoint().unwrap().0.to_string(), expected);
         }
     }
 }

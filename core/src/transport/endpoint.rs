@@ -4,21 +4,30 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use crate::{Error, ErrorKind, Result};
 
-/// What the byte stream runs over.
+/// What is spoken, and what the byte stream runs over. What a WebSocket carries, MQTT or AMQP, it does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// `mqtt://`: plain TCP.
+    /// `mqtt://`: MQTT over plain TCP.
     Tcp,
-    /// `mqtts://`: TLS.
+    /// `mqtts://`: MQTT over TLS.
     Tls,
     /// `ws://`: WebSocket over plain TCP.
     Ws,
     /// `wss://`: WebSocket over TLS.
     Wss,
+    /// `amqp://`: AMQP over plain TCP.
+    Amqp,
+    /// `amqps://`: AMQP over TLS.
+    Amqps,
+    /// `http://`: HTTP over plain TCP.
+    Http,
+    /// `https://`: HTTP over TLS.
+    Https,
 }
 
 impl Scheme {
-    const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
+    const ALL: [Self; 8] =
+        [Self::Tcp, Self::Tls, Self::Ws, Self::Wss, Self::Amqp, Self::Amqps, Self::Http, Self::Https];
 
     fn name(self) -> &'static str {
         match self {
@@ -26,6 +35,10 @@ impl Scheme {
             Self::Tls => "mqtts",
             Self::Ws => "ws",
             Self::Wss => "wss",
+            Self::Amqp => "amqp",
+            Self::Amqps => "amqps",
+            Self::Http => "http",
+            Self::Https => "https",
         }
     }
 
@@ -33,14 +46,16 @@ impl Scheme {
         match self {
             Self::Tcp => 1883,
             Self::Tls => 8883,
-            Self::Ws => 80,
-            Self::Wss => 443,
+            Self::Ws | Self::Http => 80,
+            Self::Wss | Self::Https => 443,
+            Self::Amqp => 5672,
+            Self::Amqps => 5671,
         }
     }
 
     /// Whether it is encrypted.
     pub fn is_encrypted(self) -> bool {
-        matches!(self, Self::Tls | Self::Wss)
+        matches!(self, Self::Tls | Self::Wss | Self::Amqps | Self::Https)
     }
 
     /// Whether it is a WebSocket.
@@ -49,10 +64,11 @@ impl Scheme {
     }
 }
 
-/// Where to connect: `scheme://host[:port]`, with the scheme `mqtt`, `mqtts`, `ws` or `wss`.
+/// Where to connect: `scheme://host[:port]`, with the scheme `mqtt`, `mqtts`, `amqp`, `amqps`, `ws`, `wss`, `http` or
+/// `https`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// What the byte stream runs over.
+    /// What is spoken, over what.
     pub scheme: Scheme,
     /// Name or address; an IPv6 address without brackets.
     pub host: String,
@@ -93,7 +109,9 @@ impl FromStr for Endpoint {
         let scheme = Scheme::ALL
             .into_iter()
             .find(|known| known.name().eq_ignore_ascii_case(scheme))
-            .ok_or_else(|| invalid("the scheme of the server is none of mqtt, mqtts, ws, wss"))?;
+            .ok_or_else(|| {
+                invalid("the scheme of the server is none of mqtt, mqtts, amqp, amqps, ws, wss, http, https")
+            })?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = split_port(rest)
             .ok_or_else(|| invalid("the server is not host or host:port; the path is always the same"))?;
@@ -193,6 +211,10 @@ mod tests {
             ("ws://localhost:9001/", "ws://localhost:9001", true),
             ("WSS://[::1]", "wss://[::1]:443", true),
             ("mqtts://[fe80::1]:1", "mqtts://[fe80::1]:1", false),
+            ("amqp://localhost", "amqp://localhost:5672", true),
+            ("amqps://hub.example", "amqps://hub.example:5671", false),
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080", true),
+            ("https://hub.example", "https://hub.example:443", false),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), written);
@@ -206,7 +228,8 @@ mod tests {
             "",
             "hub",
             "hub:1",
-            "http://hub",
+            "ftp://hub",
+            "https://hub/v1",
             "mqtt://",
             "mqtt://:1",
             "mqtt://a:0",

@@ -1,7 +1,10 @@
 //! Carries messages to a hub and acknowledgements back. No persistence, no policy: when to connect, what to send and
 //! what a failure means for the messages is decided in [`crate::delivery`].
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 pub mod endpoint;
+mod identity;
 pub mod mqtt;
 mod socket;
 #[cfg(feature = "tls")]
@@ -19,6 +22,24 @@ use crate::{
     delivery::Verdict,
     outbox::{Queued, Sequence},
 };
+
+/// What a device speaks with its hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// What the scheme of the server says, and MQTT where it says nothing: 3.1.1 with hosts below `azure-devices.`,
+    /// where MQTT 5 never left preview; elsewhere 5, and 3.1.1 when the server does not speak 5.
+    #[default]
+    Auto,
+    /// MQTT 3.1.1.
+    Mqtt3,
+    /// MQTT 5.
+    Mqtt5,
+    /// AMQP 1.0 (cargo feature `amqp`).
+    Amqp,
+    /// HTTP (cargo feature `http`): a request for each message or batch, and commands fetched at long intervals.
+    Http,
+}
 
 /// A way to reach the hub. It knows the address and the credentials, and makes one connection at a time.
 pub trait Transport: Send + Sync + 'static {

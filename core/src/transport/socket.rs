@@ -13,7 +13,7 @@ use super::endpoint::{Endpoint, Proxy};
 use crate::{Error, ErrorKind, Result};
 
 /// A byte stream, whatever it runs over.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -25,16 +25,19 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How to reach the hub.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
-    pub(super) endpoint: Endpoint,
-    pub(super) proxy: Option<Proxy>,
+pub(crate) struct Route {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) proxy: Option<Proxy>,
     #[cfg(feature = "tls")]
-    pub(super) tls: Option<super::tls::TlsConfig>,
+    pub(crate) tls: Option<super::tls::TlsConfig>,
+    /// What a WebSocket is to carry, by its registered name.
+    #[cfg_attr(not(feature = "websocket"), expect(dead_code, reason = "no WebSocket asks for it"))]
+    pub(crate) subprotocol: &'static str,
 }
 
 impl Route {
     /// Opens the stream. The caller bounds the time.
-    pub(super) async fn open(&self) -> Result<Box<dyn Stream>> {
+    pub(crate) async fn open(&self) -> Result<Box<dyn Stream>> {
         let mut tcp = match &self.proxy {
             None => tcp(&self.endpoint.host, self.endpoint.port).await?,
             Some(proxy) => tcp(&proxy.host, proxy.port).await?,
@@ -64,7 +67,7 @@ impl Route {
 
     #[cfg(feature = "websocket")]
     async fn upgrade(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
-        Ok(Box::new(super::websocket::WebSocket::open(&self.endpoint, stream).await?))
+        Ok(Box::new(super::websocket::WebSocket::open(&self.endpoint, self.subprotocol, stream).await?))
     }
 
     #[cfg(not(feature = "websocket"))]
@@ -74,7 +77,7 @@ impl Route {
 }
 
 /// An error about reaching the hub.
-pub(super) fn unreachable(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn unreachable(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Unreachable, "device.connect", message)
 }
 

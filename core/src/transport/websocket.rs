@@ -1,4 +1,4 @@
-//! MQTT in a WebSocket: each write is one binary message; messages that come in are one stream of bytes.
+//! MQTT or AMQP in a WebSocket: each write is one binary message; messages that come in are one stream of bytes.
 
 use std::{
     io,
@@ -20,9 +20,8 @@ use super::{
 };
 use crate::Result;
 
-/// Where hubs listen: contract `mqtt.md`, "Transport".
+/// Where hubs listen: contract `mqtt.md`, `amqp.md`, "Transport".
 const PATH: &str = "/$iothub/websocket";
-const SUBPROTOCOL: &str = "mqtt";
 
 pub(super) struct WebSocket {
     inner: WebSocketStream<Box<dyn Stream>>,
@@ -31,14 +30,18 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Upgrades `stream`, which is encrypted already where the endpoint asks for it.
-    pub(super) async fn open(endpoint: &Endpoint, stream: Box<dyn Stream>) -> Result<Self> {
+    /// Upgrades `stream`, which is encrypted already where the endpoint asks for it, to carry `subprotocol`.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        subprotocol: &'static str,
+        stream: Box<dyn Stream>,
+    ) -> Result<Self> {
         let refused = |error: tungstenite::Error| {
             unreachable("the server did not open a WebSocket").caused_by(Box::new(error))
         };
         let url = format!("ws://{}{PATH}", endpoint.authority());
         let mut request = url.into_client_request().map_err(refused)?;
-        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(subprotocol));
         let (inner, _) = client_async(request, stream).await.map_err(refused)?;
         Ok(Self { inner, rest: Bytes::new() })
     }
@@ -69,7 +72,7 @@ impl AsyncRead for WebSocket {
                 Some(Ok(Message::Text(_))) => {
                     return Poll::Ready(Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        "a text message in an MQTT WebSocket [MQTT-6.0.0-1]",
+                        "a text message in a WebSocket that carries binary ones only",
                     )));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),

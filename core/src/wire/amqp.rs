@@ -49,6 +49,9 @@ pub const OUTCOMES: &str = "/messages/whimbrel/outcomes";
 /// Ours: a capability a client desires on the feedback link to get feedback at once, without waiting for a full batch.
 pub const AT_ONCE: &str = "whimbrel:at-once";
 
+/// Ours: in the info of an error, how many milliseconds to wait before trying again (uint or ulong).
+pub const RETRY_AFTER: &str = "whimbrel:retry-after";
+
 /// Names of annotations.
 pub mod annotation {
     /// Sequence number: of a command ulong, of an event long.

@@ -6,7 +6,6 @@
 
 mod connection;
 mod frame;
-mod identity;
 mod slots;
 mod v3;
 mod v5;
@@ -17,28 +16,16 @@ use std::{
 };
 
 pub use connection::MqttConnection;
-use identity::Identity;
+
+pub use super::Protocol;
 
 use super::{
     Greeting, Offer, Transport,
     endpoint::{Endpoint, Proxy},
+    identity::{self, Identity},
     socket::{Route, unreachable},
 };
 use crate::{Error, ErrorKind, Result, auth::ConnectionString};
-
-/// Which MQTT to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// 3.1.1 with hosts below `azure-devices.`, where MQTT 5 never left preview; elsewhere 5, and 3.1.1 when the server
-    /// does not speak 5.
-    #[default]
-    Auto,
-    /// MQTT 3.1.1.
-    Mqtt3,
-    /// MQTT 5.
-    Mqtt5,
-}
 
 /// What an [`MqttTransport`] needs to know.
 #[derive(Clone, Debug)]
@@ -52,7 +39,7 @@ pub struct MqttOptions {
     /// Whom to trust; needed where the endpoint is encrypted.
     #[cfg(feature = "tls")]
     pub tls: Option<super::tls::TlsConfig>,
-    /// Which MQTT to speak.
+    /// Which MQTT to speak: one of the versions, or [`Protocol::Auto`].
     pub protocol: Protocol,
     /// Longest silence; half of it without a word from the server, and it is asked.
     pub keep_alive: Duration,
@@ -82,11 +69,17 @@ impl MqttTransport {
     /// A transport; nothing is opened yet.
     ///
     /// # Errors
-    /// `InvalidArgument` when the connection string names no device.
+    /// `InvalidArgument` when the connection string names no device, or the protocol is not MQTT.
     pub fn new(options: MqttOptions) -> Result<Self> {
-        let protocol = match options.protocol {
-            Protocol::Auto if is_azure(&options.connection_string.host_name) => Protocol::Mqtt3,
-            protocol => protocol,
+        let version = match options.protocol {
+            Protocol::Auto if is_azure(&options.connection_string.host_name) => Some(Version::V3),
+            Protocol::Auto => None,
+            Protocol::Mqtt3 => Some(Version::V3),
+            Protocol::Mqtt5 => Some(Version::V5),
+            Protocol::Amqp | Protocol::Http => {
+                let message = "this transport speaks MQTT only";
+                return Err(Error::new(ErrorKind::InvalidArgument, "device.options", message));
+            }
         };
         Ok(Self {
             identity: Identity::new(options.connection_string, options.token_lifetime)?,
@@ -95,10 +88,11 @@ impl MqttTransport {
                 proxy: options.proxy,
                 #[cfg(feature = "tls")]
                 tls: options.tls,
+                subprotocol: "mqtt",
             },
             keep_alive: options.keep_alive,
             connect_timeout: options.connect_timeout,
-            version: Mutex::new(VersionChoice::new(protocol)),
+            version: Mutex::new(VersionChoice::new(version)),
         })
     }
 
@@ -150,12 +144,7 @@ impl VersionChoice {
     /// Hang-ups in answer to an MQTT 5 CONNECT before one 3.1.1 is tried.
     const PATIENCE: u32 = 3;
 
-    fn new(protocol: Protocol) -> Self {
-        let fixed = match protocol {
-            Protocol::Auto => None,
-            Protocol::Mqtt3 => Some(Version::V3),
-            Protocol::Mqtt5 => Some(Version::V5),
-        };
+    fn new(fixed: Option<Version>) -> Self {
         Self { fixed, hang_ups: 0 }
     }
 
@@ -203,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_clear_refusal_of_5_is_remembered() {
-        let mut choice = VersionChoice::new(Protocol::Auto);
+        let mut choice = VersionChoice::new(None);
         assert_eq!(choice.next(), Version::V5);
         choice.learn(Version::V5, Some(&Error::new(ErrorKind::Unsupported, "device.connect", "no")));
         assert_eq!(choice.next(), Version::V3);
@@ -213,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_server_that_hangs_up_on_5_gets_3_in_the_end_but_5_again_after_it() {
-        let mut choice = VersionChoice::new(Protocol::Auto);
+        let mut choice = VersionChoice::new(None);
         for _ in 0..VersionChoice::PATIENCE {
             assert_eq!(choice.next(), Version::V5);
             choice.learn(Version::V5, Some(&unreachable(HUNG_UP)));
@@ -227,7 +216,7 @@ mod tests {
 
     #[test]
     fn once_5_worked_nothing_leads_back_to_3() {
-        let mut choice = VersionChoice::new(Protocol::Auto);
+        let mut choice = VersionChoice::new(None);
         choice.learn(Version::V5, None);
         for _ in 0..10 {
             choice.learn(Version::V5, Some(&unreachable(HUNG_UP)));

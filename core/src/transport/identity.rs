@@ -1,4 +1,4 @@
-//! Who we are, and the proof of it for one connection.
+//! Who we are, and the proof of it for one connection. The same for every protocol.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -56,7 +56,7 @@ impl Identity {
 }
 
 /// Anything from 0 to 1.
-fn chance() -> Result<f64> {
+pub(crate) fn chance() -> Result<f64> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_err(|error| {
         Error::new(ErrorKind::Internal, "device.connect", "the system has no randomness to give")
