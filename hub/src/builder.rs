@@ -432,6 +432,7 @@ async fn drop_revoked(
                     sessions.forget(&device);
                 }
             }
+            Ok(Change::ModuleRevoked { device, module }) => sessions.revoke_module(&device, &module),
             // Whom we missed we do not know: all come back, and are looked at anew.
             Err(RecvError::Lagged(_)) => sessions.revoke_all(),
             Err(RecvError::Closed) => return,

@@ -428,6 +428,69 @@ async fn certificates_of_a_ca() {
 }
 
 #[tokio::test]
+async fn a_module_gets_in_by_what_is_its_own() {
+    let root = ca("root", None);
+    let door = door(&[root.certificate.der().clone()]).await;
+    let (device_key, _) = door.device("d1").await;
+    door.device("d2").await;
+    let keys =
+        || Authentication::Sas { primary: Key::generate().unwrap(), secondary: Key::generate().unwrap() };
+    let created = door.registry.create_module("d1", "m", keys(), None).await.unwrap();
+    door.registry.create_module("d1", "n", keys(), None).await.unwrap();
+    let Authentication::Sas { primary: key, .. } = &created.authentication else { panic!() };
+    let as_module = |device: &str, module: &str, token: &str| {
+        door.access.device_by_token(device, Some(module), token, now())
+    };
+    let own = "hub.example/devices/d1/modules/m";
+
+    let admitted = as_module("d1", "m", &token(own, key, None)).unwrap();
+    assert_eq!((&*admitted.device, admitted.module.as_deref()), ("d1", Some("m")));
+    assert_eq!(admitted.generation, created.generation);
+    assert!(admitted.auth_method.contains(r#""scope":"module","type":"sas""#));
+    let policy = token("hub.example/devices/d1", &door.policy_key("device"), Some("device"));
+    assert_eq!(as_module("d1", "m", &policy).unwrap().module.as_deref(), Some("m"));
+
+    assert_refused(as_module("d1", "n", &token(own, key, None)), "another device");
+    assert_refused(
+        as_module("d1", "n", &token("hub.example/devices/d1/modules/n", key, None)),
+        "another key",
+    );
+    assert_refused(
+        as_module("d1", "o", &token("hub.example/devices/d1/modules/o", key, None)),
+        "no such module",
+    );
+    assert_refused(
+        as_module("d2", "m", &token("hub.example/devices/d2/modules/m", key, None)),
+        "no such module",
+    );
+    assert_refused(as_module("d1", "m", &token(own, &device_key, None)), "another key");
+    for wide in ["hub.example", "hub.example/devices/d1", "hub.example/devices/d1/modules"] {
+        assert_refused(as_module("d1", "m", &token(wide, key, None)), "more than that device");
+    }
+    assert_refused(door.by_token("d1", &token(own, key, None)), "another device");
+    assert_refused(door.by_token("d1", &token("hub.example/devices/d1", key, None)), "another key");
+
+    let by_chain = |module: &str, name: &str| {
+        let chain = [leaf(name, 10, Some(&root))];
+        door.access.device_by_certificate("d1", Some(module), &chain, now())
+    };
+    let with_certificate = Authentication::CertificateAuthority;
+    door.registry.create_module("d1", "signed", with_certificate, None).await.unwrap();
+    let admitted = by_chain("signed", "d1/signed").unwrap();
+    assert!(admitted.auth_method.contains(r#""scope":"module","type":"x509""#));
+    for other in ["d1", "signed", "d1/signed/x", "d2/signed", "d1/m"] {
+        assert_refused(by_chain("signed", other), "common name");
+    }
+    door.registry.create_module("d1", "locked", Authentication::None, None).await.unwrap();
+    let locked = token("hub.example/devices/d1/modules/locked", key, None);
+    assert_refused(as_module("d1", "locked", &locked), "no way");
+    assert_refused(by_chain("locked", "d1/locked"), "no way");
+
+    door.registry.set_enabled("d1", false, None).await.unwrap();
+    assert_refused(as_module("d1", "m", &token(own, key, None)), "disabled");
+}
+
+#[tokio::test]
 async fn one_way_in_does_not_open_another() {
     let root = ca("root", None);
     let door = door(&[root.certificate.der().clone()]).await;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use whimbrel::{ErrorKind, Result, auth::Key};
 use whimbrel_hub::{
-    registry::{Authentication, Change, KeySlot, Registered, Registry},
-    store::{Embedded, SessionRow, Store, StoreOptions},
+    registry::{
+        Authentication, Change, DeviceUpdate, KeySlot, ModuleUpdate, NewAuthentication, NewDevice,
+        Registered, Registry,
+    },
+    store::{Embedded, MAX_MODULES, SessionRow, Store, StoreOptions},
 };
 
 fn registry() -> Registry {
@@ -157,7 +160,7 @@ async fn sessions_hear_of_what_revokes_and_of_nothing_else() {
     assert_kind(registry.delete("d1", Some("other")).await, ErrorKind::Conflict);
     registry.delete("d1", None).await.unwrap();
     for _ in 0..4 {
-        let Change::Revoked(id) = changes.try_recv().unwrap();
+        let Change::Revoked(id) = changes.try_recv().unwrap() else { panic!() };
         assert_eq!(&*id, "d1");
     }
     assert!(changes.try_recv().is_err());
@@ -173,7 +176,7 @@ async fn a_change_is_told_even_when_its_caller_gave_up() {
     // Handed in, then dropped.
     assert!(futures_util::poll!(&mut change).is_pending());
     drop(change);
-    let Change::Revoked(id) = changes.recv().await.unwrap();
+    let Change::Revoked(id) = changes.recv().await.unwrap() else { panic!() };
     assert_eq!(&*id, "d1");
     assert!(!registry.get("d1").await.unwrap().device.enabled);
 }
@@ -201,6 +204,109 @@ async fn devices_are_there_after_a_restart() {
     assert_eq!(after.device.created_at, before.device.created_at);
     assert_eq!(registry.get("d2").await.unwrap().device.etag, disabled.device.etag);
     assert_eq!(registry.list(None, 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn several_things_change_at_once_and_only_what_matters_revokes() {
+    let registry = registry();
+    let reason = || Some("maintenance".to_owned());
+    let authentication =
+        || Authentication::Sas { primary: Key::from_bytes(&[1; 32]), secondary: Key::from_bytes(&[2; 32]) };
+    let device = |enabled| NewDevice {
+        id: "d1".into(),
+        authentication: authentication(),
+        enabled,
+        status_reason: reason(),
+    };
+    let created = registry.add(device(false)).await.unwrap().device;
+    assert_eq!((created.enabled, created.status_reason), (false, reason()));
+    assert_eq!(created.status_changed_at, None);
+    assert_kind(registry.add(device(true)).await, ErrorKind::Conflict);
+
+    let mut changes = registry.changes();
+    let update = |update| registry.update("d1", update, None);
+    let enabled =
+        update(DeviceUpdate { enabled: Some(true), status_reason: Some(None), ..DeviceUpdate::default() });
+    let enabled = enabled.await.unwrap().device;
+    assert_eq!((enabled.enabled, &enabled.status_reason), (true, &None));
+    assert!(enabled.status_changed_at.is_some());
+    let same = NewAuthentication::Exactly(authentication());
+    let same = update(DeviceUpdate { authentication: Some(same), ..DeviceUpdate::default() }).await.unwrap();
+    assert_ne!(same.device.etag, enabled.etag);
+    assert_eq!(same.device.status_changed_at, enabled.status_changed_at);
+    let other =
+        || Authentication::Sas { primary: Key::generate().unwrap(), secondary: Key::generate().unwrap() };
+    let kept = update(DeviceUpdate {
+        authentication: Some(NewAuthentication::KeysOr(other())),
+        ..DeviceUpdate::default()
+    });
+    assert_eq!(kept.await.unwrap().device.authentication, authentication());
+    assert!(changes.try_recv().is_err(), "nothing that was connected has to leave");
+
+    let none = NewAuthentication::Exactly(Authentication::None);
+    update(DeviceUpdate { authentication: Some(none), ..DeviceUpdate::default() }).await.unwrap();
+    assert!(matches!(changes.try_recv().unwrap(), Change::Revoked(id) if &*id == "d1"));
+    let fresh = NewAuthentication::KeysOr(other());
+    let fresh =
+        update(DeviceUpdate { authentication: Some(fresh), ..DeviceUpdate::default() }).await.unwrap();
+    assert!(matches!(fresh.device.authentication, Authentication::Sas { .. }), "it had no keys to keep");
+
+    let long = DeviceUpdate { status_reason: Some(Some("x".repeat(129))), ..DeviceUpdate::default() };
+    assert_kind(update(long).await, ErrorKind::InvalidArgument);
+    assert_kind(registry.update("d2", DeviceUpdate::default(), None).await, ErrorKind::NotFound);
+    assert_kind(registry.update("d1", DeviceUpdate::default(), Some("stale")).await, ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn modules_are_identities_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions { folder: Some(folder.path().to_owned()), ..StoreOptions::default() };
+    let store = Embedded::open(&options).unwrap();
+    let registry = Registry::new(Arc::<Embedded>::clone(&store), "hub.example");
+    let keys =
+        || Authentication::Sas { primary: Key::generate().unwrap(), secondary: Key::generate().unwrap() };
+    let unknown = registry.create_module("d1", "m1", keys(), None).await;
+    assert_kind(unknown, ErrorKind::NotFound);
+    let device = registry.create("d1").await.unwrap().device;
+    let created = registry.create_module("d1", "m1", keys(), Some("me")).await.unwrap();
+    assert_ne!(created.generation, device.generation);
+    assert_eq!(created.managed_by.as_deref(), Some("me"));
+    let again = registry.create_module("d1", "m1", keys(), None).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Conflict);
+    assert!(again.details().iter().any(|(name, _)| *name == "module"));
+    assert_kind(registry.create_module("d1", "a b", keys(), None).await, ErrorKind::InvalidArgument);
+
+    let mut changes = registry.changes();
+    let update = ModuleUpdate { managed_by: Some(None), ..ModuleUpdate::default() };
+    let updated = registry.update_module("d1", "m1", update, Some(&created.etag)).await.unwrap();
+    assert_eq!((updated.managed_by, &updated.authentication), (None, &created.authentication));
+    assert!(changes.try_recv().is_err());
+    let stale = registry.update_module("d1", "m1", ModuleUpdate::default(), Some(&created.etag)).await;
+    assert_kind(stale, ErrorKind::Conflict);
+    let update =
+        ModuleUpdate { authentication: Some(NewAuthentication::Exactly(keys())), ..ModuleUpdate::default() };
+    registry.update_module("d1", "m1", update, None).await.unwrap();
+    let Change::ModuleRevoked { device, module } = changes.try_recv().unwrap() else { panic!() };
+    assert_eq!((&*device, &*module), ("d1", "m1"));
+
+    for index in 2..=MAX_MODULES {
+        registry.create_module("d1", &format!("m{index}"), keys(), None).await.unwrap();
+    }
+    let full = registry.create_module("d1", "one-more", keys(), None).await.unwrap_err();
+    assert!(full.details().iter().any(|(name, value)| *name == "limit" && value == "50"), "{full}");
+
+    store.close().await.unwrap();
+    drop((registry, store));
+    let registry = Registry::new(Embedded::open(&options).unwrap(), "hub.example");
+    assert_eq!(registry.modules("d1").await.unwrap().len(), MAX_MODULES);
+    registry.delete_module("d1", "m1", None).await.unwrap();
+    let missing = registry.module("d1", "m1").await.unwrap_err();
+    assert!(missing.details().iter().any(|(name, _)| *name == "module"), "{missing}");
+    assert_kind(registry.delete_module("d1", "m1", None).await, ErrorKind::NotFound);
+    registry.delete("d1", None).await.unwrap();
+    assert_kind(registry.modules("d1").await, ErrorKind::NotFound);
+    registry.create("d1").await.unwrap();
+    assert_eq!(registry.modules("d1").await.unwrap().len(), 0, "modules go with their device");
 }
 
 /// Concurrent creations share transactions, and each caller hears its own outcome.
@@ -240,7 +346,9 @@ async fn what_is_kept_of_a_session_is_found_after_a_restart_and_goes_with_its_de
     assert_eq!(store.session("d1", None).await.unwrap(), None);
     store.keep_session("d1", None, session(&generation, 1)).await.unwrap();
     store.keep_session("d1", None, session(&generation, 2)).await.unwrap();
-    store.keep_session("d1", Some("m"), session(&generation, 3)).await.unwrap();
+    let module = registry.create_module("d1", "m", Authentication::None, None).await.unwrap().generation;
+    store.keep_session("d1", Some("m"), session(&module, 3)).await.unwrap();
+    store.keep_session("d1", Some("n"), session(&generation, 3)).await.unwrap();
     store.keep_session("d2", None, session(&generation, 4)).await.unwrap();
     store.keep_session("d3", None, session(&generation, 5)).await.unwrap();
     store.close().await.unwrap();
@@ -249,7 +357,8 @@ async fn what_is_kept_of_a_session_is_found_after_a_restart_and_goes_with_its_de
     let store = Embedded::open(&options).unwrap();
     let registry = Registry::new(store.clone(), "hub.example");
     assert_eq!(store.session("d1", None).await.unwrap(), session(&generation, 2));
-    assert_eq!(store.session("d1", Some("m")).await.unwrap(), session(&generation, 3));
+    assert_eq!(store.session("d1", Some("m")).await.unwrap(), session(&module, 3));
+    assert_eq!(store.session("d1", Some("n")).await.unwrap(), None, "no such module");
     assert_eq!(store.session("d2", None).await.unwrap(), None, "another generation than the device has");
     assert_eq!(store.session("d3", None).await.unwrap(), None, "no such device");
     store.keep_session("d1", Some("m"), None).await.unwrap();

@@ -13,7 +13,7 @@ use whimbrel::{
     auth::{CLOCK_SKEW, Key, SasToken},
 };
 
-use crate::registry::{Authentication, Device, Registry};
+use crate::registry::{Authentication, Registry};
 use certificates::Authorities;
 
 pub use policies::{Policies, Policy, Rights};
@@ -67,10 +67,35 @@ const HUB_SAS: &str = r#"{"scope":"hub","type":"sas","issuer":"iothub","acceptin
 const DEVICE_X509: &str =
     r#"{"scope":"device","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}"#;
 
+const MODULE_SAS: &str = r#"{"scope":"module","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#;
+const MODULE_X509: &str =
+    r#"{"scope":"module","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}"#;
+
 struct AuthMethods {
     device_sas: Arc<str>,
     hub_sas: Arc<str>,
     device_x509: Arc<str>,
+    module_sas: Arc<str>,
+    module_x509: Arc<str>,
+}
+
+impl AuthMethods {
+    /// By a key of its own.
+    fn sas(&self, identity: &Identity) -> &Arc<str> {
+        if identity.module.is_none() { &self.device_sas } else { &self.module_sas }
+    }
+
+    fn x509(&self, identity: &Identity) -> &Arc<str> {
+        if identity.module.is_none() { &self.device_x509 } else { &self.module_x509 }
+    }
+}
+
+/// A device or module that may connect, if it can prove that it is the one.
+struct Identity {
+    device: Arc<str>,
+    module: Option<Arc<str>>,
+    generation: Arc<str>,
+    authentication: Authentication,
 }
 
 /// The door. Cheap to clone.
@@ -111,6 +136,8 @@ impl Access {
                 device_sas: DEVICE_SAS.into(),
                 hub_sas: HUB_SAS.into(),
                 device_x509: DEVICE_X509.into(),
+                module_sas: MODULE_SAS.into(),
+                module_x509: MODULE_X509.into(),
             },
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -135,7 +162,14 @@ impl Access {
         check_time(expires_at, now)?;
         let identity = inner.identity(device, module)?;
         let host = &inner.host_name;
-        let resource = format!("{host}/devices/{device}");
+        // What a key of its own may sign for at most, and what would be more than that.
+        let (resource, wider) = match module {
+            None => (format!("{host}/devices/{device}"), format!("{host}/devices")),
+            Some(module) => {
+                let device = format!("{host}/devices/{device}");
+                (format!("{device}/modules/{module}"), format!("{device}/modules"))
+            }
+        };
         if !token.covers(&resource) {
             return Err(refused("the token is for another device or hub"));
         }
@@ -148,15 +182,15 @@ impl Access {
                 &inner.auth_methods.hub_sas
             }
             None => {
-                // A device's key speaks for that device alone, so its token may name nothing wider.
-                if token.covers(&format!("{host}/devices")) {
+                // A key speaks for its device (or module) alone, so its token may name nothing wider.
+                if token.covers(&wider) {
                     return Err(refused("the token of a device's key is for more than that device"));
                 }
                 let (primary, secondary) = keys_of(&identity)?;
                 if !any_key(primary, secondary, |key| token.is_signed_by(key)) {
                     return Err(wrong_key(None));
                 }
-                &inner.auth_methods.device_sas
+                inner.auth_methods.sas(&identity)
             }
         };
         Ok(admitted(&identity, auth_method, Some(expires_at)))
@@ -194,7 +228,7 @@ impl Access {
                 if !any_key(primary, secondary, made_by) {
                     return Err(wrong_key(None));
                 }
-                &inner.auth_methods.device_sas
+                inner.auth_methods.sas(&identity)
             }
         };
         Ok(admitted(&identity, auth_method, Some(expires_at)))
@@ -226,12 +260,20 @@ impl Access {
             }
             Authentication::CertificateAuthority => {
                 inner.authorities.check(chain, now)?;
-                if certificates::common_name(chain)? != device {
-                    return Err(refused("the common name of the certificate is not the device id"));
+                let name = certificates::common_name(chain)?;
+                let is_its_own = match module {
+                    None => name == device,
+                    Some(module) => name.split_once('/') == Some((device, module)),
+                };
+                if !is_its_own {
+                    return Err(refused(
+                        "the common name of the certificate is not the device id (deviceId/moduleId of a module)",
+                    ));
                 }
             }
+            Authentication::None => return Err(refused("the device has no way to prove itself")),
         }
-        Ok(admitted(&identity, &inner.auth_methods.device_x509, None))
+        Ok(admitted(&identity, inner.auth_methods.x509(&identity), None))
     }
 
     /// Checks a service's token, or the bare key of a policy as bearer (`policy:key`, after `Bearer ` or without it),
@@ -239,7 +281,7 @@ impl Access {
     /// name.
     ///
     /// # Errors
-    /// `Unauthorized`.
+    /// `Unauthorized`; with the detail `right` when the credentials are good and all that is missing is the right.
     pub fn service(
         &self,
         authorization: &str,
@@ -258,7 +300,7 @@ impl Access {
         let Some(policy) = named(token.policy.as_deref()) else {
             return Err(refused("the token names no policy (skn); a device's key is not for services"));
         };
-        let policy = inner.policy(policy, right)?;
+        let policy = inner.known_policy(policy)?;
         if !token.covers(&format!("{}/{}", inner.host_name, resource.trim_matches('/'))) {
             return Err(refused("the token is for another resource").with("resource", resource));
         }
@@ -269,6 +311,7 @@ impl Access {
         if !any_key(&policy.primary, &policy.secondary, made_by) {
             return Err(wrong_key(Some(&policy.name)));
         }
+        allows(policy, right)?;
         Ok(Arc::clone(&policy.name))
     }
 
@@ -284,27 +327,38 @@ impl Access {
 }
 
 impl Inner {
-    /// The identity, when it exists and may connect.
-    fn identity(&self, device: &str, module: Option<&str>) -> Result<Arc<Device>> {
-        if module.is_some() {
-            return Err(refused("there is no such module"));
-        }
-        let identity = self.registry.known(device)?.ok_or_else(|| refused("there is no such device"))?;
-        if !identity.enabled {
+    /// The identity, when it exists and may connect: a module only while its device may.
+    fn identity(&self, device: &str, module: Option<&str>) -> Result<Identity> {
+        let known = self.registry.known(device)?.ok_or_else(|| refused("there is no such device"))?;
+        if !known.enabled {
             return Err(refused("the device is disabled"));
         }
-        Ok(identity)
+        let Some(module) = module else {
+            return Ok(Identity {
+                device: Arc::clone(&known.id),
+                module: None,
+                generation: Arc::clone(&known.generation),
+                authentication: known.authentication.clone(),
+            });
+        };
+        let module =
+            self.registry.known_module(device, module)?.ok_or_else(|| refused("there is no such module"))?;
+        Ok(Identity {
+            device: Arc::clone(&known.id),
+            module: Some(module.id),
+            generation: module.generation,
+            authentication: module.authentication,
+        })
     }
 
     fn policy(&self, name: &str, right: Right) -> Result<&Policy> {
-        let policy =
-            self.policies.get(name).map_err(|_| refused("there is no such policy").with("policy", name))?;
-        if !policy.rights.contain(right) {
-            return Err(refused("the policy does not allow this")
-                .with("policy", name)
-                .with("right", format_args!("{right:?}")));
-        }
+        let policy = self.known_policy(name)?;
+        allows(policy, right)?;
         Ok(policy)
+    }
+
+    fn known_policy(&self, name: &str) -> Result<&Policy> {
+        self.policies.get(name).map_err(|_| refused("there is no such policy").with("policy", name))
     }
 
     fn service_by_key(&self, credential: &str, right: Right) -> Result<Arc<str>> {
@@ -312,20 +366,32 @@ impl Inner {
             return Err(refused("neither a SAS token nor a policy's name and key (policy:key)"));
         };
         let key = Key::from_base64(text).map_err(|_| refused("the key is not base64"))?;
-        let policy = self.policy(name, right)?;
+        let policy = self.known_policy(name)?;
         // Compared as signatures, which takes the same time wherever they differ.
         let label: &[u8] = b"whimbrel bearer";
         let given = key.sign(label);
         if !any_key(&policy.primary, &policy.secondary, |known| known.verifies(&[label], &given)) {
             return Err(wrong_key(Some(name)));
         }
+        allows(policy, right)?;
         Ok(Arc::clone(&policy.name))
     }
 }
 
-fn keys_of(identity: &Device) -> Result<(&Key, &Key)> {
+/// Asked after the key was shown to be right: what a policy may do is nobody else's business.
+fn allows(policy: &Policy, right: Right) -> Result<()> {
+    if policy.rights.contain(right) {
+        return Ok(());
+    }
+    Err(refused("the policy does not allow this")
+        .with("policy", &policy.name)
+        .with("right", format_args!("{right:?}")))
+}
+
+fn keys_of(identity: &Identity) -> Result<(&Key, &Key)> {
     match &identity.authentication {
         Authentication::Sas { primary, secondary } => Ok((primary, secondary)),
+        Authentication::None => Err(refused("the device has no way to prove itself")),
         _ => Err(refused("the device proves itself by a certificate, not by a key")),
     }
 }
@@ -343,10 +409,10 @@ fn check_time(expires_at: SystemTime, now: SystemTime) -> Result<()> {
     }
 }
 
-fn admitted(identity: &Device, auth_method: &Arc<str>, expires_at: Option<SystemTime>) -> Admitted {
+fn admitted(identity: &Identity, auth_method: &Arc<str>, expires_at: Option<SystemTime>) -> Admitted {
     Admitted {
-        device: Arc::clone(&identity.id),
-        module: None,
+        device: Arc::clone(&identity.device),
+        module: identity.module.clone(),
         generation: Arc::clone(&identity.generation),
         auth_method: Arc::clone(auth_method),
         expires_at,
@@ -381,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_event_log_has_short_forms_of_what_is_stamped() {
-        for text in [DEVICE_SAS, HUB_SAS, DEVICE_X509] {
+        for text in [DEVICE_SAS, HUB_SAS, DEVICE_X509, MODULE_SAS, MODULE_X509] {
             assert!(crate::store::AUTH_METHODS.contains(&text), "{text}");
         }
     }

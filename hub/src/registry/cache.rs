@@ -88,6 +88,8 @@ mod tests {
             generation: "1".into(),
             etag: etag.into(),
             enabled: true,
+            status_reason: None,
+            status_changed_at: None,
             authentication: Authentication::CertificateAuthority,
             created_at: UNIX_EPOCH,
         }

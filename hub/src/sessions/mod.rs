@@ -173,6 +173,14 @@ impl Sessions {
         }
     }
 
+    /// Tells the connection of one module to leave.
+    pub(crate) fn revoke_module(&self, device: &Arc<str>, module: &Arc<str>) {
+        let identity = Identity { device: Arc::clone(device), module: Some(Arc::clone(module)) };
+        if let Some(chair) = self.lock().entries.get(&identity).and_then(|entry| entry.sitting.as_ref()) {
+            chair.order(Order::Revoked);
+        }
+    }
+
     /// Tells every connection to leave as [`Sessions::revoke`] does; new ones may come in.
     pub(crate) fn revoke_all(&self) {
         for chair in self.lock().entries.values().filter_map(|entry| entry.sitting.as_ref()) {

@@ -20,8 +20,13 @@ pub(crate) use embedded::AUTH_METHODS;
 pub use embedded::Embedded;
 pub(crate) use hash::fnv1a;
 pub use log::{Entry, Event, Origin, PartitionState, Place, Position};
-pub use rows::{Authentication, Device, DeviceChange, DeviceCounts, KeySlot, PolicyRow, SessionRow};
+pub use rows::{
+    Authentication, Changed, Device, DeviceChange, DeviceCounts, DeviceUpdate, KeySlot, Module, ModuleUpdate,
+    NewAuthentication, NewDevice, PolicyRow, SessionRow,
+};
 
+/// Modules a device may have.
+pub const MAX_MODULES: usize = 50;
 /// Consumer groups a hub may have.
 pub const MAX_GROUPS: usize = 20;
 /// The consumer group that is always there.
@@ -116,16 +121,11 @@ pub trait Store: Send + Sync + 'static {
     /// `JournalIo`.
     fn device_counts(&self) -> BoxFuture<'_, Result<DeviceCounts>>;
 
-    /// Adds a device, enabled, with a new generation.
+    /// Adds a device with a new generation.
     ///
     /// # Errors
     /// `Conflict` when it exists.
-    fn add_device(
-        &self,
-        id: &str,
-        authentication: Authentication,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Device>>;
+    fn add_device(&self, device: NewDevice, now: SystemTime) -> BoxFuture<'_, Result<Device>>;
 
     /// Changes a device.
     ///
@@ -137,9 +137,10 @@ pub trait Store: Send + Sync + 'static {
         id: &str,
         change: DeviceChange,
         etag: Option<&str>,
-    ) -> BoxFuture<'_, Result<Device>>;
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Changed<Device>>>;
 
-    /// Removes a device and what is kept of its sessions. Its events stay.
+    /// Removes a device, its modules, and what is kept of their sessions. Its events stay.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` as for a change.
@@ -163,6 +164,50 @@ pub trait Store: Send + Sync + 'static {
         module: Option<&str>,
         session: Option<SessionRow>,
     ) -> BoxFuture<'static, Result<()>>;
+
+    /// A module. Blocks for a moment: it is asked for each connection.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn module(&self, device: &str, id: &str) -> Result<Option<Module>>;
+
+    /// The modules of a device, in order of id.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such device.
+    fn modules(&self, device: &str) -> BoxFuture<'_, Result<Vec<Module>>>;
+
+    /// Adds a module with a new generation.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such device; `Conflict` when the module exists; `InvalidArgument` with the detail
+    /// `limit` when the device has [`MAX_MODULES`].
+    fn add_module(
+        &self,
+        device: &str,
+        id: &str,
+        authentication: Authentication,
+        managed_by: Option<&str>,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Module>>;
+
+    /// Changes a module.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when `etag` is given and not the current one.
+    fn change_module(
+        &self,
+        device: &str,
+        id: &str,
+        update: ModuleUpdate,
+        etag: Option<&str>,
+    ) -> BoxFuture<'_, Result<Changed<Module>>>;
+
+    /// Removes a module. Its events stay.
+    ///
+    /// # Errors
+    /// As for a change.
+    fn remove_module(&self, device: &str, id: &str, etag: Option<&str>) -> BoxFuture<'_, Result<()>>;
 
     /// The policies, after adding those of `wanted` whose names are missing.
     ///

@@ -55,6 +55,7 @@ enum AuthenticationView<'a> {
         secondary_thumbprint: Option<&'a str>,
     },
     CertificateAuthority,
+    None,
 }
 
 /// How a new device will prove itself.
@@ -115,6 +116,7 @@ fn view(registered: &Registered, secret: Secret) -> DeviceView<'_> {
                 secondary_thumbprint: secondary.as_deref(),
             },
             Authentication::CertificateAuthority => AuthenticationView::CertificateAuthority,
+            Authentication::None => AuthenticationView::None,
         },
         etag: &device.etag,
         generation: &device.generation,

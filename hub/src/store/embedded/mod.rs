@@ -5,6 +5,7 @@ mod devices;
 mod groups;
 mod log;
 mod marks;
+mod modules;
 mod points;
 mod reader;
 mod record;
@@ -25,8 +26,8 @@ use whimbrel::{
 };
 
 use super::{
-    Authentication, Device, DeviceChange, DeviceCounts, Entry, LogReader, PartitionState, Place, PolicyRow,
-    Position, Retention, SessionRow, Store, StoreOptions,
+    Authentication, Changed, Device, DeviceChange, DeviceCounts, Entry, LogReader, Module, ModuleUpdate,
+    NewDevice, PartitionState, Place, PolicyRow, Position, Retention, SessionRow, Store, StoreOptions,
 };
 use database::{Database, failed, locked};
 use log::{EventLog, MAX_PARTITIONS};
@@ -129,14 +130,8 @@ impl Store for Embedded {
         self.database.read("registry.counts", devices::counts).boxed()
     }
 
-    fn add_device(
-        &self,
-        id: &str,
-        authentication: Authentication,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<Device>> {
-        let id = id.to_owned();
-        self.database.write("registry.create", move |db| devices::add(db, &id, authentication, now)).boxed()
+    fn add_device(&self, device: NewDevice, now: SystemTime) -> BoxFuture<'_, Result<Device>> {
+        self.database.write("registry.create", move |db| devices::add(db, &device, now)).boxed()
     }
 
     fn change_device(
@@ -144,10 +139,11 @@ impl Store for Embedded {
         id: &str,
         change: DeviceChange,
         etag: Option<&str>,
-    ) -> BoxFuture<'_, Result<Device>> {
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Changed<Device>>> {
         let (id, etag) = (id.to_owned(), etag.map(str::to_owned));
         self.database
-            .write("registry.change", move |db| devices::change(db, &id, &change, etag.as_deref()))
+            .write("registry.change", move |db| devices::change(db, &id, &change, etag.as_deref(), now))
             .boxed()
     }
 
@@ -175,6 +171,61 @@ impl Store for Embedded {
         session: Option<SessionRow>,
     ) -> BoxFuture<'static, Result<()>> {
         self.sessions.keep(&self.database, device, module, session)
+    }
+
+    fn module(&self, device: &str, id: &str) -> Result<Option<Module>> {
+        self.database.read_blocking("registry.module", |db| modules::get(db, device, id))
+    }
+
+    fn modules(&self, device: &str) -> BoxFuture<'_, Result<Vec<Module>>> {
+        const OPERATION: &str = "registry.modules";
+        let device = device.to_owned();
+        async move {
+            let wanted = device.clone();
+            let found = self.database.read(OPERATION, move |db| {
+                devices::get(db, &wanted)?.map(|_| modules::list(db, &wanted)).transpose()
+            });
+            found.await?.ok_or_else(|| devices::unknown(OPERATION, &device))
+        }
+        .boxed()
+    }
+
+    fn add_module(
+        &self,
+        device: &str,
+        id: &str,
+        authentication: Authentication,
+        managed_by: Option<&str>,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Module>> {
+        let (device, id, managed_by) = (device.to_owned(), id.to_owned(), managed_by.map(str::to_owned));
+        self.database
+            .write("registry.create_module", move |db| {
+                modules::add(db, &device, &id, &authentication, managed_by.as_deref(), now)
+            })
+            .boxed()
+    }
+
+    fn change_module(
+        &self,
+        device: &str,
+        id: &str,
+        update: ModuleUpdate,
+        etag: Option<&str>,
+    ) -> BoxFuture<'_, Result<Changed<Module>>> {
+        let (device, id, etag) = (device.to_owned(), id.to_owned(), etag.map(str::to_owned));
+        self.database
+            .write("registry.change_module", move |db| {
+                modules::change(db, &device, &id, &update, etag.as_deref())
+            })
+            .boxed()
+    }
+
+    fn remove_module(&self, device: &str, id: &str, etag: Option<&str>) -> BoxFuture<'_, Result<()>> {
+        let (device, id, etag) = (device.to_owned(), id.to_owned(), etag.map(str::to_owned));
+        self.database
+            .write("registry.delete_module", move |db| modules::remove(db, &device, &id, etag.as_deref()))
+            .boxed()
     }
 
     fn policies(&self, wanted: Vec<PolicyRow>) -> BoxFuture<'_, Result<Vec<PolicyRow>>> {

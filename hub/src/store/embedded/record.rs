@@ -34,10 +34,12 @@ const TIME_AT: usize = 12;
 const STAGED_AT: usize = 20;
 
 /// Authentication methods that are stored as a number. The order is part of the form: only ever add to the end.
-pub(crate) const AUTH_METHODS: [&str; 3] = [
+pub(crate) const AUTH_METHODS: [&str; 5] = [
     r#"{"scope":"device","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#,
     r#"{"scope":"hub","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#,
     r#"{"scope":"device","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}"#,
+    r#"{"scope":"module","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#,
+    r#"{"scope":"module","type":"x509","issuer":"iothub","acceptingIpFilterRule":null}"#,
 ];
 
 /// Appends the event without what [`place`] adds.
@@ -266,10 +268,14 @@ mod tests {
     #[test]
     fn known_methods_are_pinned() {
         let all = AUTH_METHODS.concat();
-        assert_eq!((AUTH_METHODS.len(), fnv1a(all.as_bytes())), (3, PINNED_METHODS));
+        assert_eq!((AUTH_METHODS.len(), fnv1a(all.as_bytes())), (5, PINNED_METHODS));
+        let first = AUTH_METHODS[..3].concat();
+        assert_eq!(fnv1a(first.as_bytes()), PINNED_FIRST_METHODS);
     }
 
-    const PINNED_METHODS: u64 = 17_657_577_693_358_232_780;
+    /// Those that were there from the beginning.
+    const PINNED_FIRST_METHODS: u64 = 17_657_577_693_358_232_780;
+    const PINNED_METHODS: u64 = 8_708_569_499_004_714_495;
 
     #[test]
     fn every_cut_is_noticed() {

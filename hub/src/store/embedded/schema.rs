@@ -7,12 +7,13 @@ use whimbrel::{Error, ErrorKind, Result};
 
 use super::database::failed;
 
-/// Version of the tables, in `PRAGMA user_version`.
-const VERSION: i64 = 2;
+/// How the tables came to be what they are: step n leads from version n to version n + 1 (`PRAGMA user_version`). A
+/// step that was released is never changed; new ones go last.
+const STEPS: &[&str] = &[FIRST, SESSIONS, MODULES_AND_STATUS];
 
 /// `meta` holds the numbers that exist once. Times are milliseconds since 1970. `log_*` is the index of the event log
 /// as of some moment; the log itself is the truth, and what came after that moment is read from it.
-const TABLES: &str = "
+const FIRST: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -63,7 +64,7 @@ CREATE TABLE log_marks (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What version 2 added: sessions that are kept. The module of a device's own session is empty.
+/// Sessions that are kept. The module of a device's own session is empty.
 const SESSIONS: &str = "
 CREATE TABLE sessions (
     device TEXT NOT NULL,
@@ -74,20 +75,41 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Settings of the connection, tables when there are none, and the number of partitions, which never changes.
+/// Why a device has its status, since when, and the modules of devices.
+const MODULES_AND_STATUS: &str = "
+ALTER TABLE devices ADD COLUMN status_reason TEXT;
+ALTER TABLE devices ADD COLUMN status_ms INTEGER;
+
+CREATE TABLE modules (
+    device TEXT NOT NULL,
+    id TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    etag INTEGER NOT NULL,
+    managed_by TEXT,
+    authentication TEXT NOT NULL,
+    first TEXT,
+    second TEXT,
+    created_ms INTEGER NOT NULL,
+    PRIMARY KEY (device, id)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Settings of the connection, the tables in their newest form, and the number of partitions, which never changes.
 pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()> {
     const OPERATION: &str = "store.open";
     let version = settle(connection).map_err(|error| failed(OPERATION, &error))?;
-    if version > VERSION {
+    if version > STEPS.len() {
         return Err(Error::new(
             ErrorKind::JournalVersion,
             OPERATION,
             "the data folder was written by a newer version; use that version or another folder",
         )
         .with("version", version)
-        .with("known", VERSION));
+        .with("known", STEPS.len()));
     }
-    upgrade(connection, version, partitions).map_err(|error| failed(OPERATION, &error))?;
+    if version < STEPS.len() {
+        bring_up(connection, version, partitions).map_err(|error| failed(OPERATION, &error))?;
+    }
     let made_with: u32 = connection
         .query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))
         .map_err(|error| failed(OPERATION, &error))?;
@@ -103,24 +125,20 @@ pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()
     Ok(())
 }
 
-/// Brings tables of an older version up to date, and makes them when there are none; all or nothing.
-fn upgrade(connection: &mut Connection, version: i64, partitions: u32) -> rusqlite::Result<()> {
-    if version == VERSION {
-        return Ok(());
-    }
+/// From any older version, 0 being none, in one transaction.
+fn bring_up(connection: &mut Connection, version: usize, partitions: u32) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    if version < 1 {
-        transaction.execute_batch(TABLES)?;
+    for step in STEPS.iter().skip(version) {
+        transaction.execute_batch(step)?;
+    }
+    if version == 0 {
         transaction.execute("INSERT INTO meta (name, value) VALUES ('partitions', ?1)", [partitions])?;
     }
-    if version < 2 {
-        transaction.execute_batch(SESSIONS)?;
-    }
-    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "user_version", STEPS.len())?;
     transaction.commit()
 }
 
-fn settle(connection: &Connection) -> rusqlite::Result<i64> {
+fn settle(connection: &Connection) -> rusqlite::Result<usize> {
     connection.busy_timeout(Duration::from_secs(5))?;
     // A database in memory answers `memory`.
     connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
@@ -134,23 +152,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_an_older_version_is_brought_up_to_date() {
+    fn a_folder_of_the_first_version_is_brought_up_and_keeps_its_rows() {
         let mut connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(TABLES).unwrap();
+        connection.execute_batch(FIRST).unwrap();
         connection
-            .execute_batch("INSERT INTO meta VALUES ('partitions', 3); PRAGMA user_version = 1;")
+            .execute_batch(
+                "INSERT INTO meta (name, value) VALUES ('partitions', 4);
+                 INSERT INTO devices VALUES ('d', '638', 1, 1, 'certificateAuthority', NULL, NULL, 5);
+                 PRAGMA user_version = 1;",
+            )
             .unwrap();
-        prepare(&mut connection, 3).unwrap();
-        prepare(&mut connection, 3).unwrap();
-        assert_eq!(settle(&connection).unwrap(), VERSION);
-        connection.execute("INSERT INTO sessions VALUES ('d', '', '1', 1)", []).unwrap();
+        prepare(&mut connection, 4).unwrap();
+        let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, STEPS.len());
+        let generation: String = connection
+            .query_row("SELECT generation FROM devices WHERE id = 'd'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(generation, "638");
+        prepare(&mut connection, 4).unwrap();
     }
 
     #[test]
-    fn a_folder_of_a_newer_version_is_left_alone() {
+    fn a_newer_version_is_left_alone() {
         let mut connection = Connection::open_in_memory().unwrap();
-        prepare(&mut connection, 3).unwrap();
-        connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        assert_eq!(prepare(&mut connection, 3).unwrap_err().kind(), ErrorKind::JournalVersion);
+        prepare(&mut connection, 4).unwrap();
+        connection.pragma_update(None, "user_version", STEPS.len() + 1).unwrap();
+        assert_eq!(prepare(&mut connection, 4).unwrap_err().kind(), ErrorKind::JournalVersion);
     }
 }

@@ -89,7 +89,9 @@ fn keep(db: &Connection, device: &str, module: &str, session: Option<&SessionRow
         Some(session) => db
             .prepare_cached(
                 "INSERT OR REPLACE INTO sessions (device, module, generation, subscriptions)
-                 SELECT id, ?2, generation, ?4 FROM devices WHERE id = ?1 AND generation = ?3",
+                 SELECT ?1, ?2, ?3, ?4
+                 WHERE EXISTS (SELECT 1 FROM devices WHERE id = ?1 AND ?2 = '' AND generation = ?3)
+                    OR EXISTS (SELECT 1 FROM modules WHERE device = ?1 AND id = ?2 AND generation = ?3)",
             )?
             .execute(params![device, module, session.generation, session.subscriptions]),
         None => db
