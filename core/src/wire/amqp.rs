@@ -76,16 +76,22 @@ pub mod annotation {
     pub const AUTH_METHOD: &str = "iothub-connection-auth-method";
     /// What kind of event it is.
     pub const SOURCE: &str = "iothub-message-source";
-    pub(super) const INTERFACE: &str = "iothub-interface-id";
-    pub(super) const COMPONENT: &str = "dt-subject";
-    pub(super) const DIAGNOSTIC_ID: &str = "Diagnostic-Id";
-    pub(super) const DIAGNOSTIC_CONTEXT: &str = "Correlation-Context";
+    /// Interface id of a security message.
+    pub const INTERFACE: &str = "iothub-interface-id";
+    /// Component a message belongs to.
+    pub const COMPONENT: &str = "dt-subject";
+    /// Trace id.
+    pub const DIAGNOSTIC_ID: &str = "Diagnostic-Id";
+    /// Trace context.
+    pub const DIAGNOSTIC_CONTEXT: &str = "Correlation-Context";
 }
 
-/// System properties that travel as application properties.
-const CREATION_TIME: &str = "iothub-creation-time-utc";
-const SCHEMA: &str = "iothub-message-schema";
-const OUTPUT: &str = "iothub-outputname";
+/// Application property that the creation time travels as.
+pub const CREATION_TIME: &str = "iothub-creation-time-utc";
+/// Application property that the schema of the content travels as.
+pub const SCHEMA: &str = "iothub-message-schema";
+/// Application property that the output of a module travels as.
+pub const OUTPUT: &str = "iothub-outputname";
 
 /// Address of a device's queue of commands, its id percent-encoded, as `to` of a command and as source of a link.
 pub fn device_commands(device: &str) -> String {

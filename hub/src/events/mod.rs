@@ -17,7 +17,7 @@ use crate::{
     store::{Entry, Store, fnv1a},
 };
 
-pub use crate::store::{Event, Origin, PartitionState, Place, Position, Retention};
+pub use crate::store::{Event, Origin, PartitionState, Place, Position, ReadLimit, Retention};
 pub use reader::EventReader;
 
 /// Longest id of an outbox that marks are kept for, in bytes.
@@ -119,6 +119,11 @@ impl Events {
     pub fn partition_of(&self, device: &str) -> u32 {
         // The remainder is less than a u32.
         (fnv1a(device.as_bytes()) % u64::from(self.inner.partitions)) as u32
+    }
+
+    /// When the log was made.
+    pub fn created_at(&self) -> SystemTime {
+        self.inner.store.created_at()
     }
 
     /// What each partition holds, staged events included.

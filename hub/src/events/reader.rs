@@ -2,7 +2,7 @@
 
 use whimbrel::Result;
 
-use super::Event;
+use super::{Event, ReadLimit};
 use crate::store::LogReader;
 
 /// Reads a partition forward.
@@ -21,10 +21,18 @@ impl EventReader {
     /// # Errors
     /// `JournalIo`; `Closed` when the hub stops.
     pub async fn next(&mut self, limit: usize, out: &mut Vec<Event>) -> Result<()> {
+        self.next_within(ReadLimit::events(limit), out).await
+    }
+
+    /// As [`EventReader::next`], with a limit in bytes beside the one in events.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn next_within(&mut self, limit: ReadLimit, out: &mut Vec<Event>) -> Result<()> {
         let known = out.len();
         loop {
             self.log.ready(limit, out).await?;
-            if out.len() > known || limit == 0 {
+            if out.len() > known || limit.events == 0 || limit.bytes == 0 {
                 return Ok(());
             }
             self.log.wait().await?;
@@ -36,6 +44,6 @@ impl EventReader {
     /// # Errors
     /// As there.
     pub async fn ready(&mut self, limit: usize, out: &mut Vec<Event>) -> Result<()> {
-        self.log.ready(limit, out).await
+        self.log.ready(ReadLimit::events(limit), out).await
     }
 }

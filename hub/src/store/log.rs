@@ -92,6 +92,31 @@ pub enum Position {
     Time(SystemTime),
 }
 
+/// How much to read in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Events at most.
+    pub events: usize,
+    /// With so many bytes read it is enough: the last event may go beyond.
+    pub bytes: usize,
+}
+
+impl ReadLimit {
+    /// So many events, however large.
+    pub const fn events(events: usize) -> Self {
+        Self { events, bytes: usize::MAX }
+    }
+
+    pub(super) const fn is_left(&self) -> bool {
+        self.events > 0 && self.bytes > 0
+    }
+
+    pub(super) fn take(&mut self, event: &Event) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(event.record.len());
+    }
+}
+
 /// What a partition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionState {

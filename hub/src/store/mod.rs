@@ -19,7 +19,7 @@ use whimbrel::{Result, journal::Ticket};
 pub(crate) use embedded::AUTH_METHODS;
 pub use embedded::Embedded;
 pub(crate) use hash::fnv1a;
-pub use log::{Entry, Event, Origin, PartitionState, Place, Position};
+pub use log::{Entry, Event, Origin, PartitionState, Place, Position, ReadLimit};
 pub use rows::{
     Authentication, Changed, Device, DeviceChange, DeviceCounts, DeviceUpdate, KeySlot, Module, ModuleUpdate,
     NewAuthentication, NewDevice, PolicyRow, SessionRow,
@@ -73,6 +73,9 @@ impl Default for Retention {
 pub trait Store: Send + Sync + 'static {
     /// Number of partitions.
     fn partition_count(&self) -> u32;
+
+    /// When it was made; in memory, when it was started.
+    fn created_at(&self) -> SystemTime;
 
     /// Stages events, in order, all or none, and adds their places to `places` (untouched on error). Events whose
     /// origin was stored before are not stored again; the ticket covers the ones that were.
@@ -252,7 +255,7 @@ pub trait LogReader: Send {
     ///
     /// # Errors
     /// `JournalIo`; `Closed`.
-    fn ready<'a>(&'a mut self, limit: usize, out: &'a mut Vec<Event>) -> BoxFuture<'a, Result<()>>;
+    fn ready<'a>(&'a mut self, limit: ReadLimit, out: &'a mut Vec<Event>) -> BoxFuture<'a, Result<()>>;
 
     /// Waits until [`LogReader::ready`] may find something.
     ///

@@ -47,6 +47,7 @@ pub struct Embedded {
     upkeep: tokio::sync::Mutex<Upkeep>,
     sessions: Sessions,
     partitions: u32,
+    created_at: SystemTime,
 }
 
 impl Embedded {
@@ -81,6 +82,7 @@ impl Embedded {
         let (journal, found) = recovery::open_journal(disk, options)?;
         let path = options.folder.as_ref().map(|folder| folder.join("hub.sqlite"));
         let database = Database::open(path.as_deref(), options.partitions)?;
+        let created_at = database.read_blocking(OPEN, schema::created_at)?;
         let log = Arc::new(recovery::open(journal, &found, &database, options)?);
         Ok(Arc::new(Self {
             log,
@@ -88,6 +90,7 @@ impl Embedded {
             upkeep: Default::default(),
             sessions: Sessions::default(),
             partitions: options.partitions,
+            created_at,
         }))
     }
 }
@@ -95,6 +98,10 @@ impl Embedded {
 impl Store for Embedded {
     fn partition_count(&self) -> u32 {
         self.partitions
+    }
+
+    fn created_at(&self) -> SystemTime {
+        self.created_at
     }
 
     fn append(&self, batch: &[Entry<'_>], places: &mut Vec<Place>) -> Result<Ticket> {

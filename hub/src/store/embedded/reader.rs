@@ -16,7 +16,7 @@ use super::{
     tail::Run,
     voids::Voids,
 };
-use crate::store::{Event, LogReader, Position};
+use crate::store::{Event, LogReader, Position, ReadLimit};
 
 /// Bytes of the journal one look at the disk may pass by before others get the thread.
 const SCAN_BYTES: usize = 4 << 20;
@@ -97,23 +97,24 @@ impl PartitionReader {
         })
     }
 
-    async fn take_ready(&mut self, limit: usize, out: &mut Vec<Event>) -> Result<()> {
-        let wanted = out.len().saturating_add(limit);
-        while out.len() < wanted {
+    async fn take_ready(&mut self, limit: ReadLimit, out: &mut Vec<Event>) -> Result<()> {
+        let known = out.len();
+        let mut room = limit;
+        while room.is_left() {
             if let Some(event) = self.read_ahead.pop_front() {
+                room.take(&event);
                 out.push(event);
                 continue;
             }
             if self.looking.is_none() {
                 self.log.check_open("events.read")?;
-                match self.take_recent(wanted, out)? {
+                match self.take_recent(&mut room, out)? {
                     Recent::Done => return Ok(()),
                     Recent::More => continue,
                     Recent::TooOld => self.look(),
                 }
             }
-            let found_some = wanted - out.len() < limit;
-            if found_some {
+            if out.len() > known {
                 // They are not kept waiting for the disk.
                 return Ok(());
             }
@@ -123,7 +124,7 @@ impl PartitionReader {
     }
 
     /// Takes events from memory, when they are there.
-    fn take_recent(&mut self, wanted: usize, out: &mut Vec<Event>) -> Result<Recent> {
+    fn take_recent(&mut self, room: &mut ReadLimit, out: &mut Vec<Event>) -> Result<Recent> {
         let durable = self.log.journal.durable_lsn();
         let runs: Vec<Run> = {
             let state = locked(&self.log.state);
@@ -147,12 +148,13 @@ impl PartitionReader {
             if lsn < self.cursor.lsn {
                 continue;
             }
-            if lsn > durable || out.len() >= wanted {
+            if lsn > durable || !room.is_left() {
                 return Ok(Recent::More);
             }
             self.cursor.lsn = lsn + 1;
             let event = decoder.event(lsn, &record)?;
             if self.cursor.wants(event.sequence, millis(event.enqueued_at)) {
+                room.take(&event);
                 out.push(event);
             }
         }
@@ -259,7 +261,7 @@ impl Look {
 }
 
 impl LogReader for PartitionReader {
-    fn ready<'a>(&'a mut self, limit: usize, out: &'a mut Vec<Event>) -> BoxFuture<'a, Result<()>> {
+    fn ready<'a>(&'a mut self, limit: ReadLimit, out: &'a mut Vec<Event>) -> BoxFuture<'a, Result<()>> {
         self.take_ready(limit, out).boxed()
     }
 

@@ -1,11 +1,11 @@
 //! Tables of `hub.sqlite`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 use whimbrel::{Error, ErrorKind, Result};
 
-use super::database::failed;
+use super::{database::failed, log::millis};
 
 /// How the tables came to be what they are: step n leads from version n to version n + 1 (`PRAGMA user_version`). A
 /// step that was released is never changed; new ones go last.
@@ -94,7 +94,8 @@ CREATE TABLE modules (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Settings of the connection, the tables in their newest form, and the number of partitions, which never changes.
+/// Settings of the connection, the tables in their newest form, and the number of partitions, which never changes. A
+/// folder that does not know since when it is there learns it now.
 pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()> {
     const OPERATION: &str = "store.open";
     let version = settle(connection).map_err(|error| failed(OPERATION, &error))?;
@@ -110,6 +111,10 @@ pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()
     if version < STEPS.len() {
         bring_up(connection, version, partitions).map_err(|error| failed(OPERATION, &error))?;
     }
+    let now = millis(SystemTime::now());
+    connection
+        .execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('created_ms', ?1)", [now])
+        .map_err(|error| failed(OPERATION, &error))?;
     let made_with: u32 = connection
         .query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))
         .map_err(|error| failed(OPERATION, &error))?;
@@ -123,6 +128,13 @@ pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()
         .with("set to", partitions));
     }
     Ok(())
+}
+
+/// When the data folder was made.
+pub(super) fn created_at(connection: &Connection) -> rusqlite::Result<SystemTime> {
+    let millis = connection
+        .query_row("SELECT value FROM meta WHERE name = 'created_ms'", [], |row| row.get::<_, u64>(0))?;
+    Ok(UNIX_EPOCH + Duration::from_millis(millis))
 }
 
 /// From any older version, 0 being none, in one transaction.
