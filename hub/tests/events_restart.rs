@@ -44,6 +44,12 @@ async fn offer(log: &Log, device: &str, outbox: &str, number: u64) -> bool {
     places[0].sequence.is_some()
 }
 
+/// Version of the tables of a log that is not open.
+fn version(folder: &Path) -> u32 {
+    let database = rusqlite::Connection::open(folder.join("hub.sqlite")).unwrap();
+    database.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+}
+
 /// Changes the database of a log that is not open.
 fn edit(folder: &Path, sql: &str) {
     let database = rusqlite::Connection::open(folder.join("hub.sqlite")).unwrap();
@@ -66,6 +72,21 @@ async fn open_when_free(folder: &Path, options: &StoreOptions, disk: impl Fn() -
 
 fn real_disk(folder: &Path) -> Arc<dyn Disk> {
     Arc::new(RealDisk::create(folder.join("events")).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_knows_since_when_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = SystemTime::now() - Duration::from_millis(1);
+    let log = Log::open_in(folder.path(), StoreOptions::default());
+    let made = log.created_at();
+    assert!(made >= before && made <= SystemTime::now());
+    log.close().await.unwrap();
+    drop(log);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let log = Log::open_in(folder.path(), StoreOptions::default());
+    assert_eq!(log.created_at(), made);
+    log.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,9 +232,10 @@ async fn what_does_not_fit_is_refused() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("created with: 4, set to: 5"), "{error}");
 
-    edit(folder.path(), "PRAGMA user_version = 2");
+    let known = version(folder.path());
+    edit(folder.path(), &format!("PRAGMA user_version = {}", known + 1));
     assert_eq!(open(&options), Err(ErrorKind::JournalVersion));
-    edit(folder.path(), "PRAGMA user_version = 1");
+    edit(folder.path(), &format!("PRAGMA user_version = {known}"));
     // Opening failed without harm.
     let log = Log::start(Embedded::open(&options).unwrap());
     assert_eq!(all(&log, log.partition_of("d1"), Position::Beginning).await.len(), 1);

@@ -13,7 +13,7 @@ use log_support::{Log, all, sender, text, texts};
 use whimbrel::{ErrorKind, Lane, Message};
 use whimbrel_hub::{
     access::Admitted,
-    events::{Event, Events, NewEvent, Origin, Place, Position, Retention},
+    events::{Event, Events, NewEvent, Origin, Place, Position, ReadLimit, Retention},
     store::StoreOptions,
 };
 
@@ -43,6 +43,7 @@ suite! {
     old_outboxes_are_forgotten_one_by_one
     a_reader_waits_for_its_own_partition
     dropping_a_read_loses_nothing
+    reads_are_bounded_in_events_and_bytes
     readers_at_the_end_and_far_behind_see_the_same
     what_cannot_be_stored_changes_nothing
     groups_and_their_positions
@@ -303,6 +304,37 @@ async fn dropping_a_read_loses_nothing(place: log_support::Place) {
     }
     assert!(dropped > 0);
     assert_eq!(texts(&out), (0..200).map(|index| index.to_string()).collect::<Vec<_>>());
+}
+
+async fn reads_are_bounded_in_events_and_bytes(place: log_support::Place) {
+    // The older half is on the disk alone.
+    let log =
+        Log::open(&place, StoreOptions { partitions: 1, tail_bytes: 256 * 1024, ..StoreOptions::default() });
+    for _ in 0..50 {
+        log.send("d", &"x".repeat(10_000)).await;
+    }
+    let mut reader = log.reader(0, Position::Beginning).await.unwrap();
+    let mut seen = 0;
+    while seen < 50 {
+        let mut out = Vec::new();
+        reader.next_within(ReadLimit { events: 100, bytes: 25_000 }, &mut out).await.unwrap();
+        assert!(
+            (1..=3).contains(&out.len()),
+            "{} events are more than 25,000 bytes and one event",
+            out.len()
+        );
+        assert!(out.iter().map(|event| event.sequence).eq(seen..seen + out.len() as u64));
+        seen += out.len() as u64;
+    }
+    let mut out = Vec::new();
+    let mut reader = log.reader(0, Position::Beginning).await.unwrap();
+    reader.next_within(ReadLimit { events: 2, bytes: usize::MAX }, &mut out).await.unwrap();
+    reader.next_within(ReadLimit { events: 5, bytes: 1 }, &mut out).await.unwrap();
+    assert_eq!(out.len(), 3, "one event, however large");
+    reader.next_within(ReadLimit { events: 5, bytes: 0 }, &mut out).await.unwrap();
+    reader.next_within(ReadLimit::events(0), &mut out).await.unwrap();
+    assert_eq!(out.len(), 3);
+    log.close().await.unwrap();
 }
 
 async fn readers_at_the_end_and_far_behind_see_the_same(place: log_support::Place) {
