@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::watch;
 
 pub use options::DeviceOptions;
+use options::Way;
 use task::Task;
 
 use crate::{
@@ -57,8 +58,13 @@ impl DeviceClient {
     pub async fn open(options: DeviceOptions) -> Result<Self> {
         // Certificates and the outbox are read from the disk.
         let plan = blocking("device.open", move || options.prepare()).await?;
-        let transport = MqttTransport::new(plan.transport)?;
-        Self::start(plan.outbox, transport, plan.habits)
+        match plan.transport {
+            Way::Mqtt(options) => Self::start(plan.outbox, MqttTransport::new(options)?, plan.habits),
+            #[cfg(feature = "amqp")]
+            Way::Amqp(options) => {
+                Self::start(plan.outbox, crate::transport::amqp::AmqpTransport::new(options)?, plan.habits)
+            }
+        }
     }
 
     /// Starts the task on the current runtime.

@@ -50,8 +50,15 @@ enum Pem {
 /// What opening needs, checked and read.
 pub(super) struct Plan {
     pub(super) outbox: Outbox,
-    pub(super) transport: MqttOptions,
+    pub(super) transport: Way,
     pub(super) habits: Habits,
+}
+
+/// What to speak with the hub, and how.
+pub(super) enum Way {
+    Mqtt(MqttOptions),
+    #[cfg(feature = "amqp")]
+    Amqp(crate::transport::amqp::AmqpOptions),
 }
 
 impl DeviceOptions {
@@ -143,15 +150,15 @@ impl DeviceOptions {
     }
 
     /// Connects to this address instead of the host in the connection string, which stays the hub's name in tokens:
-    /// `mqtts://host[:port]`, `wss://…`, `mqtt://…` or `ws://…`. The last two are not encrypted and go to this machine
-    /// only, unless [`DeviceOptions::allow_unencrypted`] is called.
+    /// `mqtts://host[:port]`, `amqps://…`, `https://…` or `wss://…`. Without the `s` they are not encrypted and go to this
+    /// machine only, unless [`DeviceOptions::allow_unencrypted`] is called.
     #[must_use]
     pub fn server(mut self, address: impl Into<String>) -> Self {
         self.server = Some(address.into());
         self
     }
 
-    /// Speaks MQTT in a WebSocket at port 443, for networks that let nothing else through.
+    /// Speaks MQTT or AMQP in a WebSocket at port 443, for networks that let nothing else through.
     #[must_use]
     pub fn websocket(mut self) -> Self {
         self.websocket = true;
@@ -201,15 +208,15 @@ impl DeviceOptions {
         self
     }
 
-    /// Which MQTT to speak. Default [`Protocol::Auto`].
+    /// What to speak with the hub. Default [`Protocol::Auto`].
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
         self
     }
 
-    /// Longest silence on the connection before it counts as lost; on the wire in whole seconds. Default 60 s, at
-    /// least 100 ms.
+    /// Longest silence on the connection before it counts as lost; on MQTT's wire in whole seconds. Over HTTP the longest
+    /// wait for an answer. Default 60 s, at least 100 ms.
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
@@ -263,7 +270,7 @@ impl DeviceOptions {
         Ok(Plan { outbox: Outbox::open(storage, self.outbox)?, transport, habits })
     }
 
-    fn transport(&self) -> Result<MqttOptions> {
+    fn transport(&self) -> Result<Way> {
         check(self.delivery.window >= 1, "the window is 0")?;
         check(self.keep_alive >= Duration::from_millis(100), "the keep-alive time is under 100 ms")?;
         check(!self.connect_timeout.is_zero(), "the connect timeout is 0")?;
@@ -284,16 +291,35 @@ impl DeviceOptions {
             "an unencrypted connection to another machine has to be allowed aloud",
         )?;
         check(endpoint.scheme.is_encrypted() || !x509, "a client certificate needs an encrypted connection")?;
-        Ok(MqttOptions {
-            connection_string: self.connection_string.clone(),
-            #[cfg(feature = "tls")]
-            tls: self.tls(&endpoint)?,
-            endpoint,
-            proxy: self.proxy.as_ref().map(|proxy| proxy.parse()).transpose()?,
-            protocol,
-            keep_alive: self.keep_alive,
-            connect_timeout: self.connect_timeout,
-            token_lifetime: self.token_lifetime,
+        #[cfg(feature = "tls")]
+        let tls = self.tls(&endpoint)?;
+        let proxy = self.proxy.as_ref().map(|proxy| proxy.parse()).transpose()?;
+        let connection_string = self.connection_string.clone();
+        let (keep_alive, connect_timeout) = (self.keep_alive, self.connect_timeout);
+        let token_lifetime = self.token_lifetime;
+        Ok(match protocol {
+            Protocol::Auto | Protocol::Mqtt3 | Protocol::Mqtt5 => Way::Mqtt(MqttOptions {
+                connection_string,
+                endpoint,
+                proxy,
+                #[cfg(feature = "tls")]
+                tls,
+                protocol,
+                keep_alive,
+                connect_timeout,
+                token_lifetime,
+            }),
+            #[cfg(feature = "amqp")]
+            Protocol::Amqp => Way::Amqp(crate::transport::amqp::AmqpOptions {
+                connection_string,
+                endpoint,
+                proxy,
+                tls,
+                keep_alive,
+                connect_timeout,
+                token_lifetime,
+            }),
+            _ => return Err(left_out(&endpoint)),
         })
     }
 
@@ -335,21 +361,14 @@ impl DeviceOptions {
             };
         }
         let built_in = match endpoint.scheme {
-            Scheme::Tcp | Scheme::Amqp | Scheme::Http => true,
-            Scheme::Tls | Scheme::Amqps | Scheme::Https => cfg!(feature = "tls"),
+            Scheme::Tcp => true,
+            Scheme::Tls => cfg!(feature = "tls"),
             Scheme::Ws | Scheme::Wss => cfg!(feature = "websocket"),
-        } && match protocol {
-            Protocol::Auto | Protocol::Mqtt3 | Protocol::Mqtt5 => true,
-            Protocol::Amqp => false,
-            Protocol::Http => false,
+            Scheme::Amqp | Scheme::Amqps => cfg!(feature = "amqp"),
+            Scheme::Http | Scheme::Https => false,
         };
-        if !built_in {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "device.open",
-                "this build leaves out what the server needs",
-            )
-            .with("server", &endpoint));
+        if !built_in || (protocol == Protocol::Amqp && !cfg!(feature = "amqp")) {
+            return Err(left_out(&endpoint));
         }
         Ok((endpoint, protocol))
     }
@@ -390,6 +409,11 @@ impl Pem {
 
 fn check(holds: bool, otherwise: &'static str) -> Result<()> {
     if holds { Ok(()) } else { Err(invalid(otherwise)) }
+}
+
+fn left_out(endpoint: &Endpoint) -> Error {
+    let message = "this build leaves out what the server needs: see the cargo features of whimbrel";
+    Error::new(ErrorKind::Unsupported, "device.open", message).with("server", endpoint)
 }
 
 fn invalid(message: &'static str) -> Error {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(any(feature = "amqp", feature = "http"))]
+use crate::auth::TokenSource;
 use crate::{
     Error, ErrorKind, Result,
     auth::{ConnectionString, Renewal},
@@ -37,6 +39,12 @@ impl Identity {
     /// `device` or `device/module`.
     pub(super) fn client_id(&self) -> String {
         user_name::client_id(&self.device_id, self.module_id()).into_owned()
+    }
+
+    /// What makes our tokens; none with a certificate.
+    #[cfg(any(feature = "amqp", feature = "http"))]
+    pub(super) fn token_source(&self) -> Option<TokenSource> {
+        self.connection_string.token_source(self.token_lifetime)
     }
 
     /// The password of a connection made `now`, and how long until it has to be renewed, where it can be; empty with a

@@ -126,6 +126,20 @@ impl Incoming {
     pub fn is_empty(&self) -> bool {
         self.answers.is_empty() && self.commands.is_empty() && self.settled.is_empty()
     }
+
+    /// How many things it brought.
+    #[cfg(any(feature = "amqp", feature = "http"))]
+    fn count(&self) -> usize {
+        self.answers.len() + self.commands.len() + self.settled.len()
+    }
+
+    /// Moves everything over, behind what is here.
+    #[cfg(any(feature = "amqp", feature = "http"))]
+    fn append(&mut self, other: &mut Self) {
+        self.answers.append(&mut other.answers);
+        self.commands.append(&mut other.commands);
+        self.settled.append(&mut other.settled);
+    }
 }
 
 /// Names a delivery of a command on the connection it arrived on, and on no other.

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use fe2o3_amqp_types::{
     messaging::{
         self, ApplicationProperties, Batch, Body, Data, MessageAnnotations, MessageId,
@@ -20,6 +20,9 @@ use fe2o3_amqp_types::{
     },
     primitives::{Binary, OrderedMap, SimpleValue, Symbol, Timestamp, Value},
 };
+
+use serde::Serialize;
+use serde_amqp::ser::Serializer;
 
 use super::{percent, time};
 use crate::{Error, ErrorKind, Lane, Message, Properties, Result, SystemProperties};
@@ -109,6 +112,48 @@ pub fn device_events(device: &str, module: Option<&str>) -> String {
 
 /// A message as AMQP sections; the annotations hold only what the sender set.
 pub fn encode(message: &Message) -> AmqpMessage {
+    let (annotations, properties, application) = head(message);
+    AmqpMessage {
+        header: None,
+        delivery_annotations: None,
+        message_annotations: annotations,
+        properties: Some(properties),
+        application_properties: application,
+        body: Body::Data(Batch::new(vec![Data(Binary::from(message.body().to_vec()))])),
+        footer: None,
+    }
+}
+
+/// Appends a message as it travels: what [`encode`] gives, with one copy of the body less.
+pub fn encode_into(message: &Message, out: &mut BytesMut) {
+    let (annotations, properties, application) = head(message);
+    let body = message.body();
+    out.reserve(body.len() + 256);
+    if let Some(annotations) = &annotations {
+        append(annotations, out);
+    }
+    append(&properties, out);
+    if let Some(application) = &application {
+        append(application, out);
+    }
+    out.put_slice(&[0, 0x53, 0x75]);
+    match u8::try_from(body.len()) {
+        Ok(length) => out.put_slice(&[0xa0, length]),
+        Err(_) => {
+            out.put_u8(0xb0);
+            out.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
+        }
+    }
+    out.put_slice(body);
+}
+
+fn append(section: &impl Serialize, out: &mut BytesMut) {
+    let written = section.serialize(&mut Serializer::from(out.writer()));
+    debug_assert!(written.is_ok(), "memory takes everything, and a section has a form: {written:?}");
+}
+
+/// Everything before the body.
+fn head(message: &Message) -> (Option<MessageAnnotations>, AmqpProperties, Option<ApplicationProperties>) {
     let system = message.system();
     let mut application = OrderedMap::new();
     let mut put = |name: &str, value: &str| {
@@ -146,15 +191,11 @@ pub fn encode(message: &Message) -> AmqpMessage {
         absolute_expiry_time: system.expiry_time.map(timestamp),
         ..AmqpProperties::default()
     };
-    AmqpMessage {
-        header: None,
-        delivery_annotations: None,
-        message_annotations: (!annotations.is_empty()).then_some(MessageAnnotations(annotations)),
-        properties: Some(properties),
-        application_properties: (!application.is_empty()).then_some(ApplicationProperties(application)),
-        body: Body::Data(Batch::new(vec![Data(Binary::from(message.body().to_vec()))])),
-        footer: None,
-    }
+    (
+        (!annotations.is_empty()).then_some(MessageAnnotations(annotations)),
+        properties,
+        (!application.is_empty()).then_some(ApplicationProperties(application)),
+    )
 }
 
 /// What an AMQP message was.

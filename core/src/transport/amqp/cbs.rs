@@ -2,13 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use fe2o3_amqp::{Receiver, Sender, Session, connection::ConnectionHandle, session::SessionHandle};
 use fe2o3_amqp_types::{
     messaging::{ApplicationProperties, Body, Message, MessageId, Properties},
     primitives::{OrderedMap, SimpleValue, Value},
 };
 
-use super::fault::{Fault, shortened};
+use super::{
+    fault::{Fault, shortened},
+    frame,
+};
 use crate::{
     Error, ErrorKind, Result,
     auth::{Renewal, TokenSource},
@@ -41,6 +45,20 @@ pub(crate) fn put_token(id: &str, audience: &str, token: &str) -> AmqpMessage {
         application_properties: Some(ApplicationProperties(application)),
         body: Body::Value(fe2o3_amqp_types::messaging::AmqpValue(Value::String(token.to_owned()))),
         footer: None,
+    }
+}
+
+/// [`put_token`] as it travels.
+pub(super) fn put_token_into(id: &str, audience: &str, token: &str, out: &mut BytesMut) {
+    let message = put_token(id, audience, token);
+    if let Some(properties) = &message.properties {
+        frame::append(out, properties);
+    }
+    if let Some(application) = &message.application_properties {
+        frame::append(out, application);
+    }
+    if let Body::Value(value) = &message.body {
+        frame::append(out, value);
     }
 }
 
