@@ -63,7 +63,8 @@ struct Hub {
 
 impl Hub {
     fn start(data: &Path, more: &[&str]) -> Self {
-        let free = ["--mqtt", "127.0.0.1:0", "--mqtts", "127.0.0.1:0", "--https", "127.0.0.1:0"];
+        let free = ["--mqtt", "--mqtts", "--amqp", "--amqps", "--https"].map(|name| [name, "127.0.0.1:0"]);
+        let free = free.as_flattened();
         let http = if more.contains(&"--http") { &[][..] } else { &["--http", "127.0.0.1:0"] };
         let mut command = whimbrel(data);
         command.arg("hub").args(free).args(http).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -273,7 +274,8 @@ fn what_is_wrong_is_said_in_a_line_with_a_way_out() {
     );
 
     let hub = Hub::start(data, &[]);
-    let text = bad(data, &["hub", "--mqtt", "off", "--mqtts", "off", "--http", "off", "--https", "off"], 1);
+    let off = ["--mqtt", "--mqtts", "--amqp", "--amqps", "--http", "--https"].map(|name| [name, "off"]);
+    let text = bad(data, &[&["hub"], off.as_flattened()].concat(), 1);
     assert!(text.contains(&hub.child.id().to_string()), "{text}");
     let text = bad(data, &["send", "nobody", "x"], 1);
     assert!(text.starts_with("error: "), "{text}");

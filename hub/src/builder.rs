@@ -25,7 +25,7 @@ use crate::{
     config::{Config, Listen},
     events::{EventOptions, Events},
     files,
-    fronts::{http, mqtt},
+    fronts::{amqp, http, mqtt},
     limits::Limits,
     registry::{Change, Registry},
     service_file::ServiceFile,
@@ -93,6 +93,18 @@ impl HubBuilder {
     /// Where to listen for MQTT over TLS.
     pub fn mqtts(mut self, listen: Listen) -> Self {
         self.config.mqtts = listen;
+        self
+    }
+
+    /// Where to listen for AMQP without TLS.
+    pub fn amqp(mut self, listen: Listen) -> Self {
+        self.config.amqp = listen;
+        self
+    }
+
+    /// Where to listen for AMQP over TLS.
+    pub fn amqps(mut self, listen: Listen) -> Self {
+        self.config.amqps = listen;
         self
     }
 
@@ -164,6 +176,8 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
 
     let mqtt = bind("mqtt", config.mqtt).await?;
     let mqtts = bind("mqtts", config.mqtts).await?;
+    let amqp = bind("amqp", config.amqp).await?;
+    let amqps = bind("amqps", config.amqps).await?;
     let http = bind("http", config.http).await?;
     let https = bind("https", config.https).await?;
 
@@ -177,6 +191,8 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let addresses = http::Listeners {
         mqtt: address(mqtt.as_ref()),
         mqtts: address(mqtts.as_ref()),
+        amqp: address(amqp.as_ref()),
+        amqps: address(amqps.as_ref()),
         http: address(http.as_ref()),
         https: address(https.as_ref()),
     };
@@ -184,7 +200,14 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let tasks = TaskTracker::new();
     let sessions = Arc::new(Sessions::default());
     let changes = registry.changes();
-    tasks.spawn(drop_revoked(registry.clone(), changes, Arc::clone(&sessions), stop.asked.clone()));
+    let amqp_front = amqp::Front::new(access.clone(), events.clone(), limits(config));
+    tasks.spawn(drop_revoked(
+        registry.clone(),
+        changes,
+        Arc::clone(&sessions),
+        Arc::clone(&amqp_front),
+        stop.asked.clone(),
+    ));
     let front = mqtt::Front::new(access.clone(), events.clone(), sessions, limits(config));
     if let Some(listener) = mqtt {
         tasks.spawn(Arc::clone(&front).listen(listener, None));
@@ -193,11 +216,19 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
         let acceptor = TlsAcceptor::from(tls.server(&[])?);
         tasks.spawn(Arc::clone(&front).listen(listener, Some(acceptor)));
     }
+    if let Some(listener) = amqp {
+        tasks.spawn(Arc::clone(&amqp_front).listen(listener, None));
+    }
+    if let Some(listener) = amqps {
+        let acceptor = TlsAcceptor::from(tls.server(&[])?);
+        tasks.spawn(Arc::clone(&amqp_front).listen(listener, Some(acceptor)));
+    }
     let router = http::router(http::Hub {
         access: access.clone(),
         registry: registry.clone(),
         events: events.clone(),
         mqtt: Arc::clone(&front),
+        amqp: Arc::clone(&amqp_front),
         about: Arc::new(http::About {
             version: env!("CARGO_PKG_VERSION"),
             host_name: config.host_name.clone(),
@@ -224,6 +255,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
         access,
         events,
         mqtt: front,
+        amqp: amqp_front,
         tls,
         stop,
         stop_timeout: config.stop_timeout,
@@ -241,6 +273,7 @@ pub struct Hub {
     access: Access,
     events: Events,
     mqtt: Arc<mqtt::Front>,
+    amqp: Arc<amqp::Front>,
     addresses: http::Listeners,
     tls: Tls,
     service: String,
@@ -280,6 +313,16 @@ impl Hub {
         self.addresses.mqtts
     }
 
+    /// Where it listens for AMQP without TLS.
+    pub fn amqp_addr(&self) -> Option<SocketAddr> {
+        self.addresses.amqp
+    }
+
+    /// Where it listens for AMQP over TLS.
+    pub fn amqps_addr(&self) -> Option<SocketAddr> {
+        self.addresses.amqps
+    }
+
     /// Where it listens for HTTP without TLS.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.addresses.http
@@ -309,7 +352,7 @@ impl Hub {
     pub async fn stop(self) -> Result<()> {
         self.stop.asked.cancel();
         self.tasks.close();
-        let finished = async { tokio::join!(self.mqtt.stop(), self.tasks.wait()) };
+        let finished = async { tokio::join!(self.mqtt.stop(), self.amqp.stop(), self.tasks.wait()) };
         if timeout(self.stop_timeout, finished).await.is_err() {
             warn!("connections did not finish in time and are cut");
             self.stop.overdue.cancel();
@@ -327,6 +370,8 @@ impl Hub {
             https: self.addresses.https.map(|address| format!("https://{}", reachable(address))),
             mqtt: self.addresses.mqtt.map(reachable),
             mqtts: self.addresses.mqtts.map(reachable),
+            amqp: self.addresses.amqp.map(reachable),
+            amqps: self.addresses.amqps.map(reachable),
             ca: self.tls.authority().and_then(|(_, path)| path).map(absolute),
             pid: std::process::id(),
         }
@@ -339,6 +384,7 @@ impl Drop for Hub {
         self.stop.overdue.cancel();
         // Its first step tells the listeners and connections; they end by themselves.
         let _ = self.mqtt.stop().now_or_never();
+        let _ = self.amqp.stop().now_or_never();
     }
 }
 
@@ -418,6 +464,7 @@ async fn drop_revoked(
     registry: Registry,
     mut changes: broadcast::Receiver<Change>,
     sessions: Arc<Sessions>,
+    amqp: Arc<amqp::Front>,
     stop: CancellationToken,
 ) {
     loop {
@@ -428,13 +475,17 @@ async fn drop_revoked(
         match change {
             Ok(Change::Revoked(device)) => {
                 sessions.revoke(&device);
+                amqp.revoke(&device);
                 if registry.get(&device).await.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
                     sessions.forget(&device);
                 }
             }
             Ok(Change::ModuleRevoked { device, module }) => sessions.revoke_module(&device, &module),
             // Whom we missed we do not know: all come back, and are looked at anew.
-            Err(RecvError::Lagged(_)) => sessions.revoke_all(),
+            Err(RecvError::Lagged(_)) => {
+                sessions.revoke_all();
+                amqp.revoke_all();
+            }
             Err(RecvError::Closed) => return,
         }
     }

@@ -25,6 +25,12 @@ pub struct ServiceFile {
     pub mqtt: Option<SocketAddr>,
     /// Address of the MQTT listener with TLS.
     pub mqtts: Option<SocketAddr>,
+    /// Address of the AMQP listener.
+    #[serde(default)]
+    pub amqp: Option<SocketAddr>,
+    /// Address of the AMQP listener with TLS.
+    #[serde(default)]
+    pub amqps: Option<SocketAddr>,
     /// The certificate to trust, when the hub made its own.
     pub ca: Option<PathBuf>,
     /// The process that wrote this. It may be gone.

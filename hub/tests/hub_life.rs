@@ -77,8 +77,18 @@ async fn unsafe_settings_do_not_start() {
 #[tokio::test]
 async fn listeners_can_be_off() {
     let off = Listen::OFF;
-    let hub = Hub::builder().in_memory().mqtt(off).mqtts(off).https(off).start().await.unwrap();
+    let hub = Hub::builder()
+        .in_memory()
+        .mqtt(off)
+        .mqtts(off)
+        .amqp(off)
+        .amqps(off)
+        .https(off)
+        .start()
+        .await
+        .unwrap();
     assert_eq!((hub.mqtt_addr(), hub.mqtts_addr(), hub.https_addr()), (None, None, None));
+    assert_eq!((hub.amqp_addr(), hub.amqps_addr()), (None, None));
     assert!(hub.http_addr().is_some());
     hub.stop().await.unwrap();
 }
@@ -93,6 +103,7 @@ async fn the_service_file_lets_its_owner_in_and_nobody_else() {
     assert_eq!(file.connection_string, hub.service_connection_string());
     assert_eq!(file.http.as_deref(), Some(format!("http://{}", hub.http_addr().unwrap()).as_str()));
     assert_eq!((file.mqtt, file.mqtts), (hub.mqtt_addr(), hub.mqtts_addr()));
+    assert_eq!((file.amqp, file.amqps), (hub.amqp_addr(), hub.amqps_addr()));
     assert_eq!(std::fs::read_to_string(file.ca.unwrap()).unwrap(), hub.ca_certificate().unwrap().pem);
     #[cfg(unix)]
     {
@@ -143,7 +154,7 @@ async fn settings_of_the_builder() {
     hub.stop().await.unwrap();
     assert!(Hub::builder().set("partition", "2").is_err());
     let mut config = Config::default();
-    for name in ["mqtt", "mqtts", "http", "https"] {
+    for name in ["mqtt", "mqtts", "amqp", "amqps", "http", "https"] {
         config.set(name, "127.0.0.1:0").unwrap();
     }
     config.set("memory", "true").unwrap();

@@ -27,7 +27,7 @@ class Hub:
         self.folder = pathlib.Path(folder)
         self.address = _free_address()
         self.has_443 = _can_listen(self.address, 443)
-        listeners = {"mqtt": 0, "mqtts": 8883, "http": 0, "https": 443 if self.has_443 else 0}
+        listeners = {"mqtt": 0, "mqtts": 8883, "amqp": 0, "amqps": 5671, "http": 0, "https": 443 if self.has_443 else 0}
         command = [whimbrel, "hub", "--data", str(self.folder / "data"), "--host-name", self.address]
         for name, port in listeners.items():
             command += [f"--{name}", f"{self.address}:{port}"]

@@ -117,6 +117,8 @@ fn greet(config: &Config, hub: &Hub) -> Result<()> {
     let listeners = [
         ("MQTT", hub.mqtt_addr()),
         ("MQTT with TLS", hub.mqtts_addr()),
+        ("AMQP", hub.amqp_addr()),
+        ("AMQP with TLS", hub.amqps_addr()),
         ("HTTP", hub.http_addr()),
         ("HTTPS", hub.https_addr()),
     ];

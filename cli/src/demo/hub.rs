@@ -23,6 +23,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         .data_dir(options.data)
         .mqtt(Listen::OFF)
         .mqtts(Listen::on(options.mqtts))
+        .amqp(Listen::OFF)
+        .amqps(Listen::OFF)
         .http(Listen::on(options.http))
         .https(Listen::OFF)
         .start()

@@ -101,9 +101,13 @@ settings! {
     mqtt: Listen = Listen::loopback(1883);
     /// Address for MQTT over TLS, or "off".
     mqtts: Listen = Listen::loopback(8883);
-    /// Address for HTTP without TLS (also MQTT over WebSocket), or "off".
+    /// Address for AMQP without TLS, or "off".
+    amqp: Listen = Listen::loopback(5672);
+    /// Address for AMQP over TLS, or "off".
+    amqps: Listen = Listen::loopback(5671);
+    /// Address for HTTP without TLS (also MQTT and AMQP over WebSocket), or "off".
     http: Listen = Listen::loopback(8080);
-    /// Address for HTTPS (also MQTT over secure WebSocket), or "off".
+    /// Address for HTTPS (also MQTT and AMQP over secure WebSocket), or "off".
     https: Listen = Listen::loopback(8443);
     /// Allow listeners without TLS on addresses that other machines can reach. Tokens do not reveal keys, but messages
     /// can be read and tokens reused by anybody on the way.
@@ -143,7 +147,7 @@ impl Config {
     /// Defaults, but every listener on a free port of the loopback interface.
     pub(crate) fn ephemeral() -> Self {
         let any = Listen::loopback(0);
-        Self { mqtt: any, mqtts: any, http: any, https: any, ..Self::default() }
+        Self { mqtt: any, mqtts: any, amqp: any, amqps: any, http: any, https: any, ..Self::default() }
     }
 
     /// Sets one value from text, as flags and variables do. `_` and `-` in names are the same.
@@ -190,7 +194,7 @@ impl Config {
     /// # Errors
     /// `InvalidArgument` saying which settings, why, and what to do.
     pub fn validate(&self) -> Result<()> {
-        for (name, listen) in [("mqtt", self.mqtt), ("http", self.http)] {
+        for (name, listen) in [("mqtt", self.mqtt), ("amqp", self.amqp), ("http", self.http)] {
             if let Some(address) = listen.address().filter(|a| !is_loopback(a) && !self.allow_plain) {
                 return Err(invalid(format!(
                     "{name} = \"{address}\" would offer {name} without TLS to other machines; use {name}s = \
@@ -295,6 +299,9 @@ mod tests {
             ("mqtt", "[::ffff:127.0.0.1]:1883", true),
             ("mqtt", "off", true),
             ("mqtts", "0.0.0.0:8883", true),
+            ("amqp", "127.0.0.1:5672", true),
+            ("amqps", "0.0.0.0:5671", true),
+            ("amqp", "0.0.0.0:5672", false),
             ("https", "[::]:8443", true),
             ("mqtt", "0.0.0.0:1883", false),
             ("http", "[::]:8080", false),

@@ -1,4 +1,5 @@
 //! One protocol each: parse, authorise, call the domain modules, answer. No decisions about messages.
 
+pub(crate) mod amqp;
 pub(crate) mod http;
 pub(crate) mod mqtt;

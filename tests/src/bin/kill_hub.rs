@@ -10,6 +10,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .data_dir(argument("DATA")?)
         .set("mqtt", &argument("MQTT_ADDRESS")?)?
         .mqtts(Listen::OFF)
+        .amqp(Listen::OFF)
+        .amqps(Listen::OFF)
         .http(Listen::OFF)
         .https(Listen::OFF)
         .start()

@@ -59,6 +59,7 @@ pub(super) async fn show(State(hub): State<Hub>, headers: HeaderMap) -> Result<R
     events(&hub, &mut registry);
     devices(&hub, &mut registry).await?;
     mqtt(&hub, &mut registry);
+    amqp(&hub, &mut registry);
     let mut page = String::new();
     text::encode(&mut page, &registry).map_err(|error| {
         Error::new(ErrorKind::Internal, "hub.metrics", "cannot be written").caused_by(error)
@@ -112,6 +113,44 @@ fn mqtt(hub: &Hub, registry: &mut Registry) {
     for (name, help, figure) in [
         ("mqtt_connections", "MQTT connections open now", hub.mqtt.open_connections()),
         ("mqtt_staged_bytes", "Bytes of events that wait for the disk now", hub.mqtt.staged_bytes()),
+    ] {
+        let now = Gauge::<u64, AtomicU64>::default();
+        now.set(figure as u64);
+        registry.register(name, help, now);
+    }
+}
+
+fn amqp(hub: &Hub, registry: &mut Registry) {
+    let metrics = hub.amqp.metrics();
+    for (name, help, counter) in [
+        ("amqp_connects", "AMQP connections that were opened", &metrics.connects),
+        ("amqp_links", "AMQP links that were accepted", &metrics.links),
+        ("amqp_refused_links", "AMQP links that were refused", &metrics.refused_links),
+        ("amqp_events", "Events taken in over AMQP", &metrics.events),
+        ("amqp_commands", "Commands taken in over AMQP", &metrics.commands),
+        ("amqp_rejected", "AMQP messages rejected with a reason", &metrics.rejected),
+        ("amqp_delivered", "Commands sent to devices over AMQP", &metrics.delivered),
+        ("amqp_read", "Events sent to readers over AMQP", &metrics.read),
+        ("amqp_received_bytes", "Bytes read from AMQP connections", &metrics.received_bytes),
+        ("amqp_sent_bytes", "Bytes written to AMQP connections", &metrics.sent_bytes),
+    ] {
+        let total = Counter::<u64>::default();
+        total.inc_by(counter.get());
+        registry.register(name, help, total);
+    }
+    let named = |(name, count): (&str, u64)| (name.to_owned(), count);
+    let refused = metrics.refused().map(|(reason, count)| named((reason.name(), count)));
+    counters(registry, "amqp_refused", "AMQP connections that were never opened", "reason", refused);
+    let closed = metrics.closed().map(|(reason, count)| named((reason.name(), count)));
+    counters(registry, "amqp_closed", "AMQP connections that ended", "reason", closed);
+    for (name, help, figure) in [
+        ("amqp_connections", "AMQP connections open now", hub.amqp.open_connections()),
+        ("amqp_devices", "Devices with an AMQP link now", hub.amqp.connected_devices()),
+        (
+            "amqp_staged_bytes",
+            "Bytes of events from AMQP that wait for the disk now",
+            hub.amqp.staged_bytes(),
+        ),
     ] {
         let now = Gauge::<u64, AtomicU64>::default();
         now.set(figure as u64);

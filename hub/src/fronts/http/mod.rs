@@ -1,4 +1,4 @@
-//! HTTP: the routes below `/v1` for people and their tools, health, metrics, and MQTT over WebSocket.
+//! HTTP: the routes below `/v1` for people and their tools, health, metrics, and MQTT and AMQP over WebSocket.
 //!
 //! Everything the command line does, it does through these routes; so can `curl`.
 
@@ -31,7 +31,7 @@ use whimbrel::ErrorKind;
 use crate::{
     access::{Access, Right},
     events::Events,
-    fronts::mqtt,
+    fronts::{amqp, mqtt},
     registry::Registry,
 };
 use failure::Failure;
@@ -51,6 +51,7 @@ pub(crate) struct Hub {
     pub(crate) registry: Registry,
     pub(crate) events: Events,
     pub(crate) mqtt: Arc<mqtt::Front>,
+    pub(crate) amqp: Arc<amqp::Front>,
     pub(crate) about: Arc<About>,
     pub(crate) open_metrics: bool,
     /// Cancelled when the hub begins to stop.
@@ -72,6 +73,8 @@ pub(crate) struct About {
 pub(crate) struct Listeners {
     pub(crate) mqtt: Option<std::net::SocketAddr>,
     pub(crate) mqtts: Option<std::net::SocketAddr>,
+    pub(crate) amqp: Option<std::net::SocketAddr>,
+    pub(crate) amqps: Option<std::net::SocketAddr>,
     pub(crate) http: Option<std::net::SocketAddr>,
     pub(crate) https: Option<std::net::SocketAddr>,
 }
@@ -119,6 +122,8 @@ pub(crate) fn router(hub: Hub) -> Router {
         .nest("/v1", v1)
         .route("/metrics", get(metrics::show))
         .route(websocket::PATH, get(websocket::upgrade))
+        .route(websocket::EVENTS_PATH, get(websocket::upgrade_amqp))
+        .route(websocket::EVENTS_PATH_SLASH, get(websocket::upgrade_amqp))
         .fallback(failure::no_such_path)
         .method_not_allowed_fallback(failure::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))

@@ -1,4 +1,4 @@
-//! MQTT over WebSocket at `/$iothub/websocket`: the frames become a stream of bytes for the MQTT front.
+//! MQTT and AMQP over WebSocket: the frames become a stream of bytes for the front that the sub-protocol names.
 
 use std::{io, sync::Arc};
 
@@ -6,7 +6,7 @@ use axum::{
     Extension,
     extract::{
         State, WebSocketUpgrade,
-        ws::{Message, WebSocket},
+        ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     http::{HeaderMap, header},
     response::Response,
@@ -21,31 +21,76 @@ use crate::fronts::mqtt::PeerInfo;
 
 /// Where clients expect it. A query is ignored.
 pub(super) const PATH: &str = "/$iothub/websocket";
-const PROTOCOL: &str = "mqtt";
+/// Where Event Hubs clients expect AMQP.
+pub(super) const EVENTS_PATH: &str = "/$servicebus/websocket";
+/// The same with a slash behind.
+pub(super) const EVENTS_PATH_SLASH: &str = "/$servicebus/websocket/";
+const MQTT: &str = "mqtt";
+const AMQP: &str = whimbrel::wire::amqp::SUBPROTOCOL;
 /// Clients may put several packets into one frame.
 const FRAME_BYTES: usize = 1024 * 1024;
 
+/// `/$iothub/websocket`: either protocol, MQTT when the client names neither.
 pub(super) async fn upgrade(
+    state: State<Hub>,
+    peer: Extension<Peer>,
+    headers: HeaderMap,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Failure> {
+    let offers =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let wants_amqp =
+        offers.flat_map(|offer| offer.split(',')).any(|offer| offer.trim().eq_ignore_ascii_case(AMQP));
+    match wants_amqp {
+        true => upgrade_amqp(state, peer, headers, socket).await,
+        false => upgrade_mqtt(state, peer, &headers, socket),
+    }
+}
+
+fn upgrade_mqtt(
+    State(hub): State<Hub>,
+    Extension(peer): Extension<Peer>,
+    headers: &HeaderMap,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Failure> {
+    let socket = socket.map_err(|_| {
+        Failure::invalid("this path is for WebSocket: MQTT as sub-protocol mqtt, AMQP as AMQPWSB10")
+    })?;
+    let peer = peer_info(&peer, headers);
+    Ok(prepared(socket, MQTT)
+        .on_upgrade(move |socket| Arc::clone(&hub.mqtt).serve_connection(bytes_of(socket), peer)))
+}
+
+/// `/$servicebus/websocket`, and the other path for who asks for AMQP.
+pub(super) async fn upgrade_amqp(
     State(hub): State<Hub>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    socket: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
-    let socket =
-        socket.map_err(|_| Failure::invalid("this path is for MQTT over WebSocket, sub-protocol mqtt"))?;
+    let socket = socket
+        .map_err(|_| Failure::invalid("this path is for AMQP over WebSocket, sub-protocol AMQPWSB10"))?;
+    let peer = peer_info(&peer, &headers);
+    Ok(prepared(socket, AMQP)
+        .on_upgrade(move |socket| Arc::clone(&hub.amqp).serve_connection(bytes_of(socket), peer)))
+}
+
+fn prepared(socket: WebSocketUpgrade, protocol: &'static str) -> WebSocketUpgrade {
+    socket
+        .protocols([protocol])
+        .max_frame_size(FRAME_BYTES)
+        .max_message_size(FRAME_BYTES)
+        // The fronts coalesce their writes themselves.
+        .write_buffer_size(0)
+}
+
+fn peer_info(peer: &Peer, headers: &HeaderMap) -> PeerInfo {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let peer = PeerInfo {
+    PeerInfo {
         address: peer.address,
         certificates: peer.certificates.to_vec(),
         host: host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name).to_owned()),
-    };
-    Ok(socket
-        .protocols([PROTOCOL])
-        .max_frame_size(FRAME_BYTES)
-        .max_message_size(FRAME_BYTES)
-        // The front coalesces its writes itself.
-        .write_buffer_size(0)
-        .on_upgrade(move |socket| Arc::clone(&hub.mqtt).serve_connection(bytes_of(socket), peer)))
+    }
 }
 
 /// The content of the binary frames, in both directions.
@@ -55,7 +100,7 @@ fn bytes_of(socket: WebSocket) -> impl AsyncRead + AsyncWrite + Send + Unpin {
         future::ready(match message {
             Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
             Ok(Message::Text(_)) => {
-                Some(Err(io::Error::new(io::ErrorKind::InvalidData, "MQTT comes in binary frames")))
+                Some(Err(io::Error::new(io::ErrorKind::InvalidData, "both protocols come in binary frames")))
             }
             // Pings are answered below us; after a close frame the stream ends by itself.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => None,

@@ -33,6 +33,8 @@ macro_rules! reasons {
     };
 }
 
+pub(crate) use reasons;
+
 reasons! {
     /// Why a connection never became a session.
     Refused {

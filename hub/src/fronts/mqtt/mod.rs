@@ -55,7 +55,10 @@ use crate::{
     sessions::{Identity, Sessions},
 };
 
-pub(crate) use self::{connect::PeerInfo, metrics::Metrics};
+pub(crate) use self::{
+    connect::PeerInfo,
+    metrics::{Counter, Metrics, reasons},
+};
 
 /// The MQTT front: everything its connections share.
 pub(crate) struct Front {

@@ -1,0 +1,7 @@
+//! The AMQP front over real sockets, spoken to by an AMQP library of others.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+
+mod client;
+mod opening;
+mod telemetry;

@@ -1,0 +1,79 @@
+//! Connections and who they are.
+
+use fe2o3_amqp::sasl_profile::SaslProfile;
+use fe2o3_amqp_types::messaging::MessageId;
+use whimbrel::auth::SasToken;
+
+use crate::client::{Client, Ground, condition, in_an_hour, long_ago};
+
+#[tokio::test]
+async fn every_form_of_signing_in() {
+    let ground = Ground::start().await;
+    let key = ground.device("d").await;
+    let device_token = SasToken::issue("localhost/devices/d", &key, None, in_an_hour());
+    let policy_token = ground.policy_token("iothubowner", "localhost", in_an_hour());
+    let plain = |username: &str, password: &str| SaslProfile::Plain {
+        username: username.to_owned(),
+        password: password.to_owned(),
+    };
+    for (profile, allowed) in [
+        (plain("d@sas.localhost", &device_token), true),
+        (plain("iothubowner@sas.root.localhost", &policy_token), true),
+        (SaslProfile::Anonymous, false),
+    ] {
+        let mut client = Client::open(ground.dial().await, profile.clone()).await.unwrap();
+        let link = client.sender("/devices/d/messages/events").await;
+        assert_eq!(link.is_ok(), allowed, "{profile:?}");
+        if let Err(error) = link {
+            assert_eq!(condition(&error), "amqp:unauthorized-access");
+        }
+        client.connection.close().await.unwrap();
+    }
+    for profile in [
+        plain("other@sas.localhost", &device_token),
+        plain("d@sas.elsewhere", &device_token),
+        plain("service@sas.root.localhost", &policy_token),
+        plain("d@sas.localhost", "nonsense"),
+        SaslProfile::External,
+    ] {
+        assert!(Client::open(ground.dial().await, profile.clone()).await.is_err(), "{profile:?}");
+    }
+    let mut bare = Client::open_bare(ground.dial().await).await.unwrap();
+    assert!(bare.sender("/devices/d/messages/events").await.is_err());
+    assert_eq!(bare.put_token("localhost/devices/d", &device_token).await.0, 200);
+    assert!(bare.sender("/devices/d/messages/events").await.is_ok());
+    ground.hub.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_good_are_answered_and_grant_nothing() {
+    let ground = Ground::start().await;
+    let key = ground.device("d").await;
+    ground.device("other").await;
+    let token = |resource: &str| SasToken::issue(resource, &key, None, in_an_hour());
+    let mut client = ground.stranger().await;
+    let expired = SasToken::issue("localhost/devices/d", &key, None, long_ago());
+    for (audience, token, status) in [
+        ("localhost/devices/other", token("localhost/devices/other"), 401),
+        ("localhost/devices/d", token("localhost/devices/other"), 401),
+        ("localhost/devices/d", expired, 401),
+        ("localhost", token("localhost"), 401),
+        ("localhost/devices/nobody", token("localhost/devices/nobody"), 401),
+        ("localhost/devices/d", "nonsense".to_owned(), 401),
+        ("", ground.policy_token("service", "elsewhere", in_an_hour()), 401),
+    ] {
+        assert_eq!(client.put_token(audience, &token).await.0, status, "{audience} {token}");
+        let error = client.sender("/devices/d/messages/events").await.unwrap_err();
+        assert_eq!(condition(&error), "amqp:unauthorized-access");
+    }
+    // Ids of messages come back with their type.
+    for id in [
+        MessageId::String("6f2c3b1a-0001-4002-8003-0000000000ff".into()),
+        MessageId::Uuid([7; 16].into()),
+        MessageId::Binary(vec![1, 2].into()),
+    ] {
+        let status = client.request_token("localhost", "jwt", "x", id).await.0;
+        assert_eq!(status, 401);
+    }
+    ground.hub.stop().await.unwrap();
+}
