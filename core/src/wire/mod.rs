@@ -5,6 +5,7 @@
 #[cfg(feature = "amqp")]
 pub mod amqp;
 pub mod feedback;
+pub mod http;
 mod names;
 pub mod percent;
 pub mod record;

@@ -4,6 +4,8 @@
 //! newcomer waits until it has stopped reading: events of one device are never stored out of order because two of its
 //! connections overlap.
 
+mod presence;
+
 use std::{
     collections::{BTreeMap, btree_map},
     fmt,
@@ -16,6 +18,8 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
+
+pub(crate) use presence::{Presence, Presences, Present};
 
 /// Who may sit: one seat for each device and each module.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +116,7 @@ struct Table {
 #[derive(Default)]
 pub(crate) struct Sessions {
     table: Mutex<Table>,
+    presences: Arc<Presences>,
 }
 
 impl Sessions {
@@ -161,7 +166,8 @@ impl Sessions {
             watch
         });
         drop(table);
-        Some((Seat { sessions: Arc::clone(self), identity, chair }, found, gone))
+        let present = self.presences.enter(&identity);
+        Some((Seat { sessions: Arc::clone(self), identity, chair, _present: present }, found, gone))
     }
 
     /// Tells the connections of a device and of its modules to leave.
@@ -190,6 +196,7 @@ impl Sessions {
 
     /// Forgets what the sessions of a device and of its modules kept: the device was deleted.
     pub(crate) fn forget(&self, device: &Arc<str>) {
+        self.presences.forget(device);
         let mut table = self.lock();
         let mut empty = Vec::new();
         for (identity, entry) in of_device(&mut table.entries, device) {
@@ -212,6 +219,11 @@ impl Sessions {
                 chair.order(Order::Stop);
             }
         }
+    }
+
+    /// Who is connected: by a seat, or in another way that is counted there.
+    pub(crate) fn presences(&self) -> &Arc<Presences> {
+        &self.presences
     }
 
     /// Connections that hold a seat, or wait for one.
@@ -245,6 +257,7 @@ pub(crate) struct Seat {
     sessions: Arc<Sessions>,
     identity: Identity,
     chair: Arc<Chair>,
+    _present: Present,
 }
 
 impl Seat {
