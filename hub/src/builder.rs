@@ -22,6 +22,7 @@ use whimbrel::{Error, ErrorKind, Result};
 
 use crate::{
     access::{Access, Policies},
+    commands::{CommandOptions, Commands},
     config::{Config, Listen},
     events::{EventOptions, Events},
     files,
@@ -186,7 +187,8 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let policies = Policies::load(&*store).await?;
     let access = Access::new(registry.clone(), policies, &authorities, Arc::clone(&host_name))?;
     let retention = Retention { time: config.retention, bytes: config.retention_bytes.0 };
-    let events = Events::start(store, EventOptions { retention });
+    let events = Events::start(Arc::clone(&store), EventOptions { retention });
+    let commands = Commands::start(store, registry.clone(), command_options(config));
 
     let addresses = http::Listeners {
         mqtt: address(mqtt.as_ref()),
@@ -208,7 +210,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
         Arc::clone(&amqp_front),
         stop.asked.clone(),
     ));
-    let front = mqtt::Front::new(access.clone(), events.clone(), sessions, limits(config));
+    let front = mqtt::Front::new(access.clone(), events.clone(), commands.clone(), sessions, limits(config));
     if let Some(listener) = mqtt {
         tasks.spawn(Arc::clone(&front).listen(listener, None));
     }
@@ -227,6 +229,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
         access: access.clone(),
         registry: registry.clone(),
         events: events.clone(),
+        commands: commands.clone(),
         mqtt: Arc::clone(&front),
         amqp: Arc::clone(&amqp_front),
         about: Arc::new(http::About {
@@ -254,6 +257,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
         registry,
         access,
         events,
+        commands,
         mqtt: front,
         amqp: amqp_front,
         tls,
@@ -272,6 +276,7 @@ pub struct Hub {
     registry: Registry,
     access: Access,
     events: Events,
+    commands: Commands,
     mqtt: Arc<mqtt::Front>,
     amqp: Arc<amqp::Front>,
     addresses: http::Listeners,
@@ -301,6 +306,11 @@ impl Hub {
     /// The event log.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The queues of commands.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// Where it listens for MQTT without TLS; `None` when that is off.
@@ -358,6 +368,7 @@ impl Hub {
             self.stop.overdue.cancel();
             self.tasks.wait().await;
         }
+        self.commands.close().await;
         self.events.close().await?;
         info!("the hub has stopped");
         Ok(())
@@ -456,6 +467,24 @@ fn limits(config: &Config) -> Limits {
         receive_maximum_outbox: config.receive_maximum_outbox,
         token_grace: config.token_grace,
         ..Limits::default()
+    }
+}
+
+fn command_options(config: &Config) -> CommandOptions {
+    CommandOptions {
+        depth: config.command_depth.try_into().unwrap_or(usize::MAX),
+        lock: config.command_lock,
+        time_to_live: config.command_time_to_live,
+        longest_time_to_live: config.command_longest_time_to_live,
+        max_delivery_count: config.command_max_delivery_count,
+        count_lock_expiry: config.command_count_lock_expiry,
+        dead_letter_retention: config.dead_letter_retention,
+        outcome_retention: config.outcome_retention,
+        feedback_batch: config.feedback_batch.try_into().unwrap_or(usize::MAX),
+        feedback_linger: config.feedback_linger,
+        feedback_lock: config.feedback_lock,
+        feedback_time_to_live: config.feedback_time_to_live,
+        feedback_max_delivery_count: config.feedback_max_delivery_count,
     }
 }
 

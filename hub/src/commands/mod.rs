@@ -1,21 +1,59 @@
 //! Commands: one durable queue per device, locks, expiry, delivery count, outcomes, feedback, dead letters. No protocols.
 //! Contract `c2d.md`.
 
+mod feedback;
+mod outcomes;
+mod queue;
+mod receiver;
+mod send;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod token;
+mod upkeep;
+mod writer;
+
 use std::{
-    fmt,
-    future::Future,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
-use whimbrel::{Message, Result};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use whimbrel::{
+    Error, ErrorKind, Message, Result,
+    outbox::{Clock, SystemClock},
+    wire::record,
+};
 pub use whimbrel::{
     transport::Settlement,
     wire::feedback::{CommandOutcome, Feedback, FeedbackWanted},
 };
 
-use crate::{access::Admitted, registry::Registry, store::Store};
+use crate::{
+    access::Admitted,
+    registry::Registry,
+    store::{DeadLetterRow, Store},
+};
+use feedback::FeedbackQueue;
+use queue::Rules;
+use receiver::{closed, deliver, lost, settle};
+use slot::Directory;
+use upkeep::Timers;
+use writer::Write;
+
+pub use feedback::FeedbackReader;
+pub use outcomes::OutcomeReader;
+pub use receiver::Receiver;
+pub use token::LockToken;
+
+/// Outcomes that a slow reader may be behind before it is told that it missed some.
+const OUTCOMES: usize = 8_192;
+/// After the disk failed, how long until what time made due is tried again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Settings of the queues. The defaults are those of Azure IoT Hub where it has one.
 #[derive(Clone, Debug)]
@@ -71,27 +109,27 @@ impl Default for CommandOptions {
 
 /// All queues of the hub. Cheap to clone.
 #[derive(Clone)]
-pub struct Commands {}
+pub struct Commands {
+    inner: Arc<Inner>,
+}
 
-/// Names one delivery of a command, or of a feedback message. A GUID; a new one for each delivery.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LockToken([u8; 16]);
-
-impl LockToken {
-    /// The bytes in .NET's order (the first three fields little-endian), as they stand in an AMQP delivery tag.
-    pub fn to_bytes_le(self) -> [u8; 16] {
-        todo!()
-    }
-
-    /// The token in a delivery tag; `None` unless it is 16 bytes long.
-    pub fn from_bytes_le(bytes: &[u8]) -> Option<Self> {
-        todo!()
-    }
-
-    /// The token in a text: a GUID, in quotes or not.
-    pub fn parse(text: &str) -> Option<Self> {
-        todo!()
-    }
+struct Inner {
+    store: Arc<dyn Store>,
+    registry: Registry,
+    options: CommandOptions,
+    clock: Arc<dyn Clock>,
+    directory: Directory,
+    timers: Arc<Timers>,
+    feedback: FeedbackQueue,
+    writes: mpsc::UnboundedSender<Write>,
+    /// Kibibytes of commands that may wait for the disk.
+    room: Arc<Semaphore>,
+    outcomes: broadcast::Sender<CommandStatus>,
+    /// Has the store asked for expired commands.
+    look: Arc<Notify>,
+    numbers: AtomicU64,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// What [`Commands::send`] did.
@@ -193,50 +231,106 @@ pub enum Patience {
 impl Commands {
     /// The queues in `store`. Has to be called in a runtime: expiry works in a task of its own.
     pub fn start(store: Arc<dyn Store>, registry: Registry, options: CommandOptions) -> Self {
-        todo!()
+        Self::start_at(store, registry, options, Arc::new(SystemClock))
     }
 
-    /// Stops: ends waiting receivers and readers with `Closed`. What was accepted is stored.
+    /// [`Commands::start`] with a clock of the caller's.
+    fn start_at(
+        store: Arc<dyn Store>,
+        registry: Registry,
+        options: CommandOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (writes, waiting) = mpsc::unbounded_channel();
+        let changes = registry.changes();
+        let inner = Arc::new(Inner {
+            store: Arc::clone(&store),
+            registry,
+            options,
+            clock,
+            directory: Directory::default(),
+            timers: Arc::default(),
+            feedback: FeedbackQueue::default(),
+            writes,
+            room: Arc::new(Semaphore::new(send::ROOM)),
+            outcomes: broadcast::Sender::new(OUTCOMES),
+            look: Arc::default(),
+            numbers: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let weak = || Arc::downgrade(&inner);
+        let stop = || inner.stop.clone();
+        inner.tasks.spawn(writer::run(store, weak(), waiting));
+        inner.tasks.spawn(upkeep::ring(Arc::clone(&inner.timers), weak(), stop()));
+        inner.tasks.spawn(upkeep::sweep(weak(), Arc::clone(&inner.look), stop()));
+        inner.tasks.spawn(upkeep::follow_registry(changes, weak(), stop()));
+        Self { inner }
+    }
+
+    /// Stops: ends waiting receivers and readers with `Closed`. What was accepted is stored. To be called before the
+    /// store is closed; does nothing the second time.
     pub async fn close(&self) {
-        todo!()
+        let inner = &self.inner;
+        inner.stop.cancel();
+        inner.end_all();
+        inner.write(Write::Stop);
+        inner.tasks.close();
+        inner.tasks.wait().await;
     }
 
     /// The settings.
     pub fn options(&self) -> &CommandOptions {
-        todo!()
+        &self.inner.options
     }
 
     /// Puts a command into the queue of a device; returns when it is on stable storage. The application property
-    /// `iothub-ack` says which feedback is wanted, the expiry time how long it lives. Cancelling leaves it in or out.
+    /// `iothub-ack` says which feedback is wanted, the expiry time how long it lives; without one, the message's time to
+    /// live or the default counts from now. An expiry time that is over already is accepted: the command expires at once.
+    /// Cancelling leaves it in or out.
     ///
     /// # Errors
     /// `NotFound` for a device that is unknown or disabled; `QueueFull`; `PayloadTooLarge`; `InvalidArgument` for what
     /// [`Message::validate_command`] finds, an unknown `iothub-ack`, and an expiry time too far away (detail
     /// `part: expiry`); `DiskFull`, `JournalIo`, `Closed`.
     pub async fn send(&self, device: &str, message: Message) -> Result<Sent> {
-        todo!()
+        self.inner.send(device.into(), message, None).await
     }
 
     /// Somebody who receives the commands of a device, such as a connection or a link. Dropping it returns what it has
     /// locked to the queue at once, without counting.
     pub fn receiver(&self, device: &Admitted) -> Receiver {
-        todo!()
+        Receiver::new(self.inner.enter(&device.device, &device.generation))
     }
 
     /// Locks the first waiting command of a device, if there is one. The lock ends by settling or by time.
     ///
     /// # Errors
-    /// `JournalIo`, `Closed`.
+    /// `NotFound` when the device was deleted; `JournalIo`, `Closed`.
     pub async fn take(&self, device: &Admitted) -> Result<Option<Delivery>> {
-        todo!()
+        let user = self.inner.enter(&device.device, &device.generation);
+        user.loaded().await?;
+        let mut taken = Vec::new();
+        let taking = user.with(|queue, now, _| deliver(queue, now, None, 1, &mut taken));
+        taking.unwrap_or_else(|| Err(user.fault()))?;
+        Ok(taken.pop())
     }
 
-    /// Settles a command that [`Commands::take`] locked; durable when it returns.
+    /// Settles a command that [`Commands::take`] locked; durable when it returns. It is decided when the future is
+    /// first polled: dropping it after that does not undo it.
     ///
     /// # Errors
     /// `LockLost` for a token that is unknown or over; `DiskFull`, `JournalIo`, `Closed`: it is still locked.
     pub async fn settle(&self, device: &Admitted, lock: LockToken, settlement: Settlement) -> Result<()> {
-        todo!()
+        let settled = {
+            // Nothing is locked in a queue that is not in memory.
+            if self.inner.loaded(&device.device, &device.generation).is_none() {
+                self.inner.check_open("commands.settle")?;
+                return Err(lost(&device.device));
+            }
+            settle(&self.inner.enter(&device.device, &device.generation), lock, settlement)
+        };
+        settled.await
     }
 
     /// Ends all commands of a device, locked ones included, as purged; returns how many.
@@ -244,7 +338,38 @@ impl Commands {
     /// # Errors
     /// `NotFound` for an unknown device; `DiskFull`, `JournalIo`, `Closed`.
     pub async fn purge(&self, device: &str) -> Result<u64> {
-        todo!()
+        self.inner.check_open("commands.purge")?;
+        let known = self.inner.registry.known(device)?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "commands.purge", "there is no such device")
+                .with("device", device)
+        })?;
+        let user = self.inner.enter(&known.id, &known.generation);
+        user.loaded().await?;
+        let answers = user
+            .with(|queue, now, wanted| {
+                let known = wanted.steps.len();
+                queue.purge(now, &mut wanted.steps);
+                let purged = wanted.steps.split_off(known);
+                let answered = purged.into_iter().map(|step| {
+                    let (reply, answer) = oneshot::channel();
+                    wanted.answered.push((step, reply));
+                    answer
+                });
+                answered.collect::<Vec<_>>()
+            })
+            .ok_or_else(|| user.fault())?;
+        let mut purged = 0;
+        let mut failure = None;
+        for answer in answers {
+            match answer.await {
+                Ok(Ok(())) => purged += 1,
+                // Its device was deleted meanwhile.
+                Ok(Err(error)) if error.kind() == ErrorKind::LockLost => {}
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => failure = Some(closed("commands.purge")),
+            }
+        }
+        failure.map_or(Ok(purged), Err)
     }
 
     /// Commands waiting or locked in the queue of a device now.
@@ -252,7 +377,7 @@ impl Commands {
     /// # Errors
     /// `JournalIo`, `Closed`.
     pub async fn pending(&self, device: &str) -> Result<u64> {
-        todo!()
+        self.inner.store.command_count(device).await
     }
 
     /// What is known of the newest command with this message id; `None` when there is none (any more).
@@ -260,15 +385,32 @@ impl Commands {
     /// # Errors
     /// `JournalIo`, `Closed`.
     pub async fn status(&self, device: &str, message_id: &str) -> Result<Option<CommandStatus>> {
-        todo!()
+        let Some(row) = self.inner.store.command_status(device, message_id).await? else { return Ok(None) };
+        let is_locked = || {
+            let slot = self.inner.loaded(device, &row.generation)?;
+            slot.is_locked(row.sequence)
+        };
+        let state = match row.ended {
+            Some((outcome, at)) => CommandState::Ended { outcome, at },
+            None if is_locked() == Some(true) => CommandState::Locked,
+            None => CommandState::Enqueued,
+        };
+        Ok(Some(CommandStatus {
+            device: device.into(),
+            generation: row.generation,
+            sequence: row.sequence,
+            message_id: Some(message_id.to_owned()),
+            state,
+        }))
     }
 
     /// Every outcome from now on, as soon as it is durable, whatever feedback was asked for.
     pub fn outcomes(&self) -> OutcomeReader {
-        todo!()
+        OutcomeReader::new(self.inner.outcomes.subscribe(), self.inner.stop.clone())
     }
 
-    /// Dead-lettered commands with ids after `after`, oldest first; of one device or of all.
+    /// Dead-lettered commands with ids after `after`, oldest first; of one device or of all. One that cannot be read any
+    /// more is left out.
     ///
     /// # Errors
     /// `JournalIo`, `Closed`.
@@ -278,15 +420,28 @@ impl Commands {
         after: Option<u64>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>> {
-        todo!()
+        let rows = self.inner.store.dead_letters(device, after.unwrap_or(0), limit).await?;
+        let readable = |row: DeadLetterRow| {
+            let id = row.id;
+            DeadLetter::read(row)
+                .inspect_err(|error| tracing::warn!(%error, id, "a dead letter cannot be read"))
+                .ok()
+        };
+        Ok(rows.into_iter().filter_map(readable).collect())
     }
 
     /// One dead-lettered command.
     ///
     /// # Errors
-    /// `NotFound`; `JournalIo`, `Closed`.
+    /// `NotFound`; `JournalIo`, `Closed`; `JournalCorrupt` when it cannot be read any more.
     pub async fn dead_letter(&self, id: u64) -> Result<DeadLetter> {
-        todo!()
+        let none = || {
+            let text = "there is no such dead letter";
+            Error::new(ErrorKind::NotFound, "commands.dead_letter", text).with("id", id)
+        };
+        let before = id.checked_sub(1).ok_or_else(none)?;
+        let mut rows = self.inner.store.dead_letters(None, before, 1).await?;
+        DeadLetter::read(rows.pop().filter(|row| row.id == id).ok_or_else(none)?)
     }
 
     /// Puts a dead-lettered command into its queue again, with the default time to live, and removes it from the dead
@@ -295,12 +450,14 @@ impl Commands {
     /// # Errors
     /// As [`Commands::send`]; `NotFound` also for the dead letter.
     pub async fn resend(&self, id: u64) -> Result<Sent> {
-        todo!()
+        let DeadLetter { device, mut message, .. } = self.dead_letter(id).await?;
+        message.system_mut().expiry_time = None;
+        self.inner.send(device, message, Some(id)).await
     }
 
     /// Somebody who reads feedback. Readers compete: a record goes to one of them. Dropping it returns what it has locked.
     pub fn feedback(&self, patience: Patience) -> FeedbackReader {
-        todo!()
+        FeedbackReader::new(Arc::clone(&self.inner), patience)
     }
 
     /// Locks the feedback that is ready for a contract reader, if there is some. The lock ends by settling or by time.
@@ -308,7 +465,7 @@ impl Commands {
     /// # Errors
     /// `JournalIo`, `Closed`.
     pub async fn take_feedback(&self) -> Result<Option<FeedbackBatch>> {
-        todo!()
+        self.inner.take_feedback(Patience::Contract, None).await
     }
 
     /// Settles feedback; durable when it returns. Rejecting removes it, as completing does.
@@ -316,100 +473,51 @@ impl Commands {
     /// # Errors
     /// As [`Commands::settle`].
     pub async fn settle_feedback(&self, lock: LockToken, settlement: Settlement) -> Result<()> {
-        todo!()
+        self.inner.settle_feedback(lock, settlement).await
     }
 }
 
-/// Receives the commands of one device; see [`Commands::receiver`].
-#[derive(Debug)]
-pub struct Receiver {}
-
-impl Receiver {
-    /// Locks up to `limit` waiting commands, in order of their numbers, and adds them to `out`; waits when there are
-    /// none. One waiter at a time.
-    ///
-    /// # Errors
-    /// `NotFound` when the device was deleted; `JournalIo`; `Closed` when the hub stops.
-    pub fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        limit: usize,
-        out: &mut Vec<Delivery>,
-    ) -> Poll<Result<()>> {
-        todo!()
+impl Inner {
+    /// A number nobody had before.
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// [`Receiver::poll_next`] as a future. Cancelling loses nothing.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn next(&mut self, limit: usize, out: &mut Vec<Delivery>) -> Result<()> {
-        std::future::poll_fn(|cx| self.poll_next(cx, limit, out)).await
+    /// Hands a change to the writer. After the end it goes nowhere, and whoever waits for it hears so.
+    fn write(&self, write: Write) {
+        let _ = self.writes.send(write);
     }
 
-    /// Settles a command this receiver has locked. It is decided when this returns; the future resolves when it is
-    /// durable. Dropping the future does not undo it.
-    ///
-    /// # Errors
-    /// As [`Commands::settle`].
-    pub fn settle(
-        &mut self,
-        lock: LockToken,
-        settlement: Settlement,
-    ) -> impl Future<Output = Result<()>> + Send + use<> {
-        std::future::ready(todo!())
+    fn look_for_expired(&self) {
+        self.look.notify_one();
+    }
+
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.stop.is_cancelled() { Err(closed(operation)) } else { Ok(()) }
     }
 }
 
-/// Reads feedback; see [`Commands::feedback`].
-#[derive(Debug)]
-pub struct FeedbackReader {}
-
-impl FeedbackReader {
-    /// The next batch; waits for one. Cancelling loses nothing.
-    ///
-    /// # Errors
-    /// `JournalIo`; `Closed` when the hub stops.
-    pub async fn next(&mut self) -> Result<FeedbackBatch> {
-        todo!()
-    }
-
-    /// As [`Receiver::settle`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn settle(
-        &mut self,
-        lock: LockToken,
-        settlement: Settlement,
-    ) -> impl Future<Output = Result<()>> + Send + use<> {
-        std::future::ready(todo!())
+impl From<&CommandOptions> for Rules {
+    fn from(options: &CommandOptions) -> Self {
+        Self {
+            lock: options.lock,
+            max_delivery_count: options.max_delivery_count,
+            count_lock_expiry: options.count_lock_expiry,
+        }
     }
 }
 
-/// Hears of outcomes; see [`Commands::outcomes`].
-#[derive(Debug)]
-pub struct OutcomeReader {}
-
-impl OutcomeReader {
-    /// The next outcomes, at least one; waits for it. Cancelling loses nothing.
-    ///
-    /// # Errors
-    /// `Conflict` when it was too slow and missed some; it goes on with the newer ones. `Closed` when the hub stops.
-    pub async fn next(&mut self, limit: usize, out: &mut Vec<CommandStatus>) -> Result<()> {
-        todo!()
-    }
-}
-
-impl fmt::Display for LockToken {
-    /// As a GUID in lower case, without braces.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
-    }
-}
-
-impl fmt::Debug for LockToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+impl DeadLetter {
+    fn read(row: DeadLetterRow) -> Result<Self> {
+        Ok(Self {
+            id: row.id,
+            device: row.device,
+            sequence: row.sequence,
+            outcome: row.outcome,
+            enqueued_at: row.enqueued_at,
+            ended_at: row.ended_at,
+            delivery_count: row.delivery_count,
+            message: record::decode(row.record)?,
+        })
     }
 }

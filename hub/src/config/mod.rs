@@ -132,6 +132,32 @@ settings! {
     receive_maximum: u16 = 16;
     /// The same for clients with a durable outbox, whose resends are stored once.
     receive_maximum_outbox: u16 = 1_000;
+    /// Commands that may wait for one device, those it has received and not settled included; 1 to 10000.
+    command_depth: u32 = 50;
+    /// How long a command is locked for the device that received it; then it is delivered again. 1s to 1h.
+    command_lock: Duration = Duration::from_secs(60);
+    /// How long a command waits for its device, unless it was sent with a time of its own. 1m to 2d.
+    command_time_to_live: Duration = Duration::from_secs(3600);
+    /// The longest time a command may be sent with. 1m to 30d.
+    command_longest_time_to_live: Duration = Duration::from_secs(48 * 3600);
+    /// How often a device may abandon a command before it is dead-lettered; 1 to 100.
+    command_max_delivery_count: u32 = 10;
+    /// Whether a lock that runs out counts as if the device had abandoned the command.
+    command_count_lock_expiry: bool = false;
+    /// How long commands that did not get to their end are kept to be looked at and sent again.
+    dead_letter_retention: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// How long it can be asked what became of a command.
+    outcome_retention: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// Feedback records in one message to a reader that waits for full ones; 1 to 1000.
+    feedback_batch: u32 = 64;
+    /// How long after the message before such a reader gets one that is not full.
+    feedback_linger: Duration = Duration::from_secs(15);
+    /// How long a feedback message is locked for its reader; 5s to 5m.
+    feedback_lock: Duration = Duration::from_secs(60);
+    /// How long feedback waits for a reader; 1m to 2d.
+    feedback_time_to_live: Duration = Duration::from_secs(3600);
+    /// How often feedback may be abandoned before it is dropped; 1 to 100.
+    feedback_max_delivery_count: u32 = 10;
     /// How long a connection outlives the token it was opened with.
     token_grace: Duration = Duration::from_secs(600);
     /// Let anybody who reaches the HTTP listeners read `/metrics`. Otherwise it takes a service token.
@@ -219,6 +245,7 @@ impl Config {
         if self.receive_maximum == 0 || self.receive_maximum_outbox == 0 {
             return Err(invalid("receive-maximum and receive-maximum-outbox are at least 1".to_owned()));
         }
+        self.validate_commands()?;
         if self.host_name.is_empty() || !self.host_name.bytes().all(is_host_byte) {
             return Err(invalid(format!(
                 "host-name = \"{}\" is not a host name: letters, digits, '-', '_' and '.' only, no port",
@@ -227,6 +254,53 @@ impl Config {
         }
         Ok(())
     }
+}
+
+impl Config {
+    /// The ranges of the contract, where it has some.
+    fn validate_commands(&self) -> Result<()> {
+        const DAY: u64 = 24 * 3600;
+        for (name, value, least, most) in [
+            ("command-depth", self.command_depth, 1, 10_000),
+            ("command-max-delivery-count", self.command_max_delivery_count, 1, 100),
+            ("feedback-batch", self.feedback_batch, 1, 1_000),
+            ("feedback-max-delivery-count", self.feedback_max_delivery_count, 1, 100),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(invalid(format!("{name} = {value} is not in {least} to {most}")));
+            }
+        }
+        for (name, value, least, most) in [
+            ("command-lock", self.command_lock, 1, 3600),
+            ("command-longest-time-to-live", self.command_longest_time_to_live, 60, 30 * DAY),
+            ("command-time-to-live", self.command_time_to_live, 60, 2 * DAY),
+            ("dead-letter-retention", self.dead_letter_retention, 0, 365 * DAY),
+            ("outcome-retention", self.outcome_retention, 0, 365 * DAY),
+            ("feedback-linger", self.feedback_linger, 0, 3600),
+            ("feedback-lock", self.feedback_lock, 5, 300),
+            ("feedback-time-to-live", self.feedback_time_to_live, 60, 2 * DAY),
+        ] {
+            if !(Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value) {
+                return Err(invalid(format!(
+                    "{name} = {} is not in {} to {}",
+                    quantity(value),
+                    quantity(Duration::from_secs(least)),
+                    quantity(Duration::from_secs(most))
+                )));
+            }
+        }
+        if self.command_time_to_live > self.command_longest_time_to_live {
+            return Err(invalid(
+                "command-time-to-live is longer than command-longest-time-to-live: every command would be refused"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn quantity(duration: Duration) -> String {
+    duration.literal().unwrap_or_else(str::to_owned)
 }
 
 fn is_host_byte(byte: u8) -> bool {
@@ -327,6 +401,18 @@ mod tests {
             ("partitions", "33", "partitions"),
             ("max-message", "17MiB", "max-message"),
             ("receive-maximum", "0", "receive-maximum"),
+            ("command-depth", "0", "command-depth"),
+            ("command-depth", "10001", "command-depth"),
+            ("command-lock", "999ms", "command-lock"),
+            ("command-time-to-live", "59s", "command-time-to-live"),
+            ("command-time-to-live", "2d1s", "command-time-to-live"),
+            ("command-longest-time-to-live", "59m", "longer than command-longest-time-to-live"),
+            ("command-max-delivery-count", "101", "command-max-delivery-count"),
+            ("feedback-batch", "0", "feedback-batch"),
+            ("feedback-lock", "4999ms", "feedback-lock"),
+            ("feedback-lock", "301s", "feedback-lock"),
+            ("feedback-time-to-live", "59s", "feedback-time-to-live"),
+            ("feedback-max-delivery-count", "0", "feedback-max-delivery-count"),
             ("host-name", "localhost:1883", "host-name"),
             ("host-name", "", "host-name"),
         ] {

@@ -21,8 +21,10 @@ pub use embedded::Embedded;
 pub(crate) use hash::fnv1a;
 pub use log::{Entry, Event, Origin, PartitionState, Place, Position, ReadLimit};
 pub use rows::{
-    Authentication, Changed, Device, DeviceChange, DeviceCounts, DeviceUpdate, KeySlot, Module, ModuleUpdate,
-    NewAuthentication, NewDevice, PolicyRow, SessionRow,
+    Authentication, Changed, CommandChange, CommandChanged, CommandQueue, CommandRetention, CommandRow,
+    CommandStatusRow, DeadLetterRow, Device, DeviceChange, DeviceCounts, DeviceUpdate, DueCommand,
+    EndedCommand, FeedbackRow, KeySlot, Module, ModuleUpdate, NewAuthentication, NewCommand, NewDevice,
+    PolicyRow, SessionRow,
 };
 
 /// Modules a device may have.
@@ -66,7 +68,7 @@ impl Default for Retention {
     }
 }
 
-/// An engine that keeps events, identities, policies and positions.
+/// An engine that keeps events, identities, policies, positions and commands.
 ///
 /// What returned without an error is on stable storage, except [`Store::append`], which [`Store::durable`] completes.
 /// Dropping a future may leave its change done or not done, never half done.
@@ -143,7 +145,8 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<Changed<Device>>>;
 
-    /// Removes a device, its modules, and what is kept of their sessions. Its events stay.
+    /// Removes a device, its modules, what is kept of their sessions, its commands, and all that is left of earlier
+    /// commands. Its events stay.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` as for a change.
@@ -241,6 +244,79 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when there is no such group.
     fn set_checkpoint(&self, group: &str, partition: u32, sequence: u64) -> BoxFuture<'_, Result<()>>;
+
+    /// Changes queues of commands, in order, in one step. A change that is refused (the inner error) leaves the others
+    /// alone: `NotFound` for a device that is unknown or disabled, or a dead letter that is not there; `QueueFull`.
+    ///
+    /// # Errors
+    /// `DiskFull`, `JournalIo`, `Closed`: nothing was changed.
+    fn change_commands(
+        &self,
+        changes: Vec<CommandChange>,
+    ) -> BoxFuture<'_, Result<Vec<Result<CommandChanged>>>>;
+
+    /// The queue of a device; `None` when there is no device of this generation.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn command_queue(&self, device: &str, generation: &str) -> BoxFuture<'_, Result<Option<CommandQueue>>>;
+
+    /// How many commands the queue of a device holds.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn command_count(&self, device: &str) -> BoxFuture<'_, Result<u64>>;
+
+    /// Up to `limit` commands whose time to live was over at `now`, behind `after` in the order of their expiry.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn due_commands(
+        &self,
+        now: SystemTime,
+        after: Option<&DueCommand>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueCommand>>>;
+
+    /// The newest command of a device with this message id.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn command_status(
+        &self,
+        device: &str,
+        message_id: &str,
+    ) -> BoxFuture<'_, Result<Option<CommandStatusRow>>>;
+
+    /// Up to `limit` dead letters with ids above `after`, in order; of one device or of all.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn dead_letters(
+        &self,
+        device: Option<&str>,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetterRow>>>;
+
+    /// Up to `limit` feedback records with ids above `after`, in order.
+    ///
+    /// # Errors
+    /// `JournalIo`.
+    fn feedback(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<FeedbackRow>>>;
+
+    /// Counts a delivery of the feedback records `count` and removes `remove`, in one step. Those that are not there
+    /// any more are passed over.
+    ///
+    /// # Errors
+    /// `DiskFull`, `JournalIo`, `Closed`: nothing was changed.
+    fn change_feedback(&self, count: Vec<u64>, remove: Vec<u64>) -> BoxFuture<'_, Result<()>>;
+
+    /// Removes what is out of its time, a limited number at once; `true` when there may be more.
+    ///
+    /// # Errors
+    /// `DiskFull`, `JournalIo`, `Closed`.
+    fn trim_commands(&self, before: CommandRetention) -> BoxFuture<'_, Result<bool>>;
 
     /// Makes everything durable and stops: waiting readers and later calls end with `Closed`.
     ///

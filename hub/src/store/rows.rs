@@ -1,8 +1,12 @@
-//! What is kept besides events: device identities, sessions, policies, positions of consumer groups.
+//! What is kept besides events: device identities, sessions, policies, commands and what became of them.
 
 use std::{sync::Arc, time::SystemTime};
 
-use whimbrel::auth::Key;
+use bytes::Bytes;
+use whimbrel::{
+    auth::Key,
+    wire::feedback::{CommandOutcome, FeedbackWanted},
+};
 
 /// A device as the registry knows it.
 #[derive(Clone, Debug)]
@@ -179,4 +183,178 @@ pub struct PolicyRow {
     pub primary: Key,
     /// Second key.
     pub secondary: Key,
+}
+
+/// One change of the queues of commands.
+#[derive(Clone, Debug)]
+pub enum CommandChange {
+    /// A command comes into its queue.
+    Enqueue(NewCommand),
+    /// A delivery of a command counted.
+    Count {
+        /// Which command.
+        sequence: u64,
+        /// The new count.
+        delivery_count: u32,
+    },
+    /// A command ends: it leaves its queue, and its outcome, its dead letter and the feedback about it are kept.
+    End {
+        /// Which command.
+        sequence: u64,
+        /// How.
+        outcome: CommandOutcome,
+        /// When.
+        at: SystemTime,
+    },
+}
+
+/// A command on its way into a queue.
+#[derive(Clone, Debug)]
+pub struct NewCommand {
+    /// Device it is for. It has to exist and to be enabled.
+    pub device: Arc<str>,
+    /// What its outcome is found by.
+    pub message_id: Option<String>,
+    /// Which feedback is wanted.
+    pub feedback: FeedbackWanted,
+    /// When it was taken in, to the millisecond.
+    pub enqueued_at: SystemTime,
+    /// When it ends, to the millisecond.
+    pub expires_at: SystemTime,
+    /// The message, encoded.
+    pub record: Bytes,
+    /// Commands the queue may hold with this one.
+    pub depth: usize,
+    /// Dead letter it is made from, which goes in the same step.
+    pub dead_letter: Option<u64>,
+}
+
+/// What a [`CommandChange`] did.
+#[derive(Clone, Debug)]
+pub enum CommandChanged {
+    /// It is in the queue.
+    Enqueued {
+        /// Its number: higher than that of any command before, in the whole hub, for ever.
+        sequence: u64,
+        /// Generation of the device.
+        generation: Arc<str>,
+    },
+    /// The delivery counted.
+    Counted,
+    /// It ended.
+    Ended(EndedCommand),
+    /// There is no such command any more: its device was deleted.
+    Missing,
+}
+
+/// A command that ended.
+#[derive(Clone, Debug)]
+pub struct EndedCommand {
+    /// Device it was for.
+    pub device: Arc<str>,
+    /// Generation of that device.
+    pub generation: Arc<str>,
+    /// What its outcome is found by.
+    pub message_id: Option<String>,
+    /// Whether there is feedback about it.
+    pub feedback: bool,
+}
+
+/// The queue of a device, as of one moment.
+#[derive(Clone, Debug)]
+pub struct CommandQueue {
+    /// What is in it, in order.
+    pub commands: Vec<CommandRow>,
+    /// Number of the last command that any queue had got by then: later ones are not among `commands`.
+    pub through: u64,
+}
+
+/// A command in its queue.
+#[derive(Clone, Debug)]
+pub struct CommandRow {
+    /// Its number.
+    pub sequence: u64,
+    /// When it was taken in.
+    pub enqueued_at: SystemTime,
+    /// When it ends.
+    pub expires_at: SystemTime,
+    /// How many deliveries counted.
+    pub delivery_count: u32,
+    /// The message, encoded.
+    pub record: Bytes,
+}
+
+/// A command whose time to live is over.
+#[derive(Clone, Debug)]
+pub struct DueCommand {
+    /// Its number.
+    pub sequence: u64,
+    /// When it was to end.
+    pub expires_at: SystemTime,
+    /// Device it is for.
+    pub device: Arc<str>,
+    /// Generation of that device.
+    pub generation: Arc<str>,
+}
+
+/// What is known of a command.
+#[derive(Clone, Debug)]
+pub struct CommandStatusRow {
+    /// Its number.
+    pub sequence: u64,
+    /// Generation of the device.
+    pub generation: Arc<str>,
+    /// How and when it ended, if it did.
+    pub ended: Option<(CommandOutcome, SystemTime)>,
+}
+
+/// A command that did not get to its end.
+#[derive(Clone, Debug)]
+pub struct DeadLetterRow {
+    /// Its number among the dead letters; rises.
+    pub id: u64,
+    /// Device it was for.
+    pub device: Arc<str>,
+    /// Its number as a command.
+    pub sequence: u64,
+    /// Why it is dead.
+    pub outcome: CommandOutcome,
+    /// When it was taken in.
+    pub enqueued_at: SystemTime,
+    /// When it ended.
+    pub ended_at: SystemTime,
+    /// How many deliveries counted.
+    pub delivery_count: u32,
+    /// The message, encoded.
+    pub record: Bytes,
+}
+
+/// A feedback record.
+#[derive(Clone, Debug)]
+pub struct FeedbackRow {
+    /// Its number; rises.
+    pub id: u64,
+    /// Device the command was for.
+    pub device: Arc<str>,
+    /// Generation of that device.
+    pub generation: Arc<str>,
+    /// Message id of the command.
+    pub message_id: Option<String>,
+    /// How it ended.
+    pub outcome: CommandOutcome,
+    /// When it ended.
+    pub ended_at: SystemTime,
+    /// How many deliveries of the record counted.
+    pub delivery_count: u32,
+}
+
+/// Up to when what is left of commands goes.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandRetention {
+    /// Dead letters of commands that ended before.
+    pub dead_letters: SystemTime,
+    /// Outcomes from before.
+    pub outcomes: SystemTime,
+    /// Feedback from before.
+    pub feedback: SystemTime,
 }

@@ -30,6 +30,7 @@ use whimbrel::ErrorKind;
 
 use crate::{
     access::{Access, Right},
+    commands::Commands,
     events::Events,
     fronts::{amqp, mqtt},
     registry::Registry,
@@ -50,6 +51,8 @@ pub(crate) struct Hub {
     pub(crate) access: Access,
     pub(crate) registry: Registry,
     pub(crate) events: Events,
+    #[allow(dead_code, reason = "read by the routes of commands")]
+    pub(crate) commands: Commands,
     pub(crate) mqtt: Arc<mqtt::Front>,
     pub(crate) amqp: Arc<amqp::Front>,
     pub(crate) about: Arc<About>,

@@ -50,6 +50,7 @@ use self::{
 };
 use crate::{
     access::Access,
+    commands::Commands,
     events::Events,
     limits::{Census, Counted, Limits, Staging},
     sessions::{Identity, Sessions},
@@ -64,6 +65,8 @@ pub(crate) use self::{
 pub(crate) struct Front {
     access: Access,
     events: Events,
+    #[allow(dead_code, reason = "read by what pushes commands")]
+    commands: Commands,
     sessions: Arc<Sessions>,
     limits: Limits,
     metrics: Metrics,
@@ -73,10 +76,17 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(access: Access, events: Events, sessions: Arc<Sessions>, limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(
+        access: Access,
+        events: Events,
+        commands: Commands,
+        sessions: Arc<Sessions>,
+        limits: Limits,
+    ) -> Arc<Self> {
         Arc::new(Self {
             access,
             events,
+            commands,
             sessions,
             metrics: Metrics::default(),
             staging: Arc::new(Staging::new(limits.staged_bytes)),

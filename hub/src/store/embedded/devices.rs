@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use whimbrel::{Error, ErrorKind, Result, auth::Key};
 
-use super::database::failed;
+use super::{commands, database::failed};
 use crate::store::{
     Authentication, Changed, Device, DeviceChange, DeviceCounts, DeviceUpdate, KeySlot, NewDevice, PolicyRow,
 };
@@ -143,6 +143,7 @@ pub(super) fn remove(db: &Connection, id: &str, etag: Option<&str>) -> Result<()
         db.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id])?;
         db.prepare_cached("DELETE FROM sessions WHERE device = ?1")?.execute([id])?;
         db.prepare_cached("DELETE FROM modules WHERE device = ?1")?.execute([id])?;
+        commands::forget(db, id)?;
         db.prepare_cached("DELETE FROM log_marks WHERE device = ?1")?.execute([id])
     };
     delete().map(drop).map_err(|error| failed(OPERATION, &error))

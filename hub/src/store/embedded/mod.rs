@@ -1,7 +1,9 @@
 //! The engine in this process: events in core's journal, everything else in SQLite.
 
+mod commands;
 mod database;
 mod devices;
+mod feedback;
 mod groups;
 mod log;
 mod marks;
@@ -20,14 +22,17 @@ mod voids;
 use std::{sync::Arc, time::SystemTime};
 
 use futures_util::future::{BoxFuture, FutureExt};
+use rusqlite::Connection;
 use whimbrel::{
     Error, ErrorKind, Result,
     journal::{Disk, MemoryDisk, RealDisk, Ticket},
 };
 
 use super::{
-    Authentication, Changed, Device, DeviceChange, DeviceCounts, Entry, LogReader, Module, ModuleUpdate,
-    NewDevice, PartitionState, Place, PolicyRow, Position, Retention, SessionRow, Store, StoreOptions,
+    Authentication, Changed, CommandChange, CommandChanged, CommandQueue, CommandRetention, CommandStatusRow,
+    DeadLetterRow, Device, DeviceChange, DeviceCounts, DueCommand, Entry, FeedbackRow, LogReader, Module,
+    ModuleUpdate, NewDevice, PartitionState, Place, PolicyRow, Position, Retention, SessionRow, Store,
+    StoreOptions,
 };
 use database::{Database, failed, locked};
 use log::{EventLog, MAX_PARTITIONS};
@@ -270,6 +275,82 @@ impl Store for Embedded {
         let group = group.to_owned();
         self.database
             .write("events.set_checkpoint", move |db| groups::set_position(db, &group, partition, sequence))
+            .boxed()
+    }
+
+    fn change_commands(
+        &self,
+        changes: Vec<CommandChange>,
+    ) -> BoxFuture<'_, Result<Vec<Result<CommandChanged>>>> {
+        const OPERATION: &str = "commands.change";
+        let change = move |db: &Connection| -> rusqlite::Result<Vec<_>> {
+            changes.iter().map(|change| commands::apply(db, change)).collect()
+        };
+        self.database
+            .write(OPERATION, move |db| change(db).map_err(|error| failed(OPERATION, &error)))
+            .boxed()
+    }
+
+    fn command_queue(&self, device: &str, generation: &str) -> BoxFuture<'_, Result<Option<CommandQueue>>> {
+        let (device, generation) = (device.to_owned(), generation.to_owned());
+        self.database.read("commands.load", move |db| commands::queue(db, &device, &generation)).boxed()
+    }
+
+    fn command_count(&self, device: &str) -> BoxFuture<'_, Result<u64>> {
+        let device = device.to_owned();
+        self.database.read("commands.pending", move |db| commands::count(db, &device)).boxed()
+    }
+
+    fn due_commands(
+        &self,
+        now: SystemTime,
+        after: Option<&DueCommand>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueCommand>>> {
+        let after = after.map(|due| (due.expires_at, due.sequence));
+        self.database.read("commands.expire", move |db| commands::due(db, now, after, limit)).boxed()
+    }
+
+    fn command_status(
+        &self,
+        device: &str,
+        message_id: &str,
+    ) -> BoxFuture<'_, Result<Option<CommandStatusRow>>> {
+        let (device, message_id) = (device.to_owned(), message_id.to_owned());
+        self.database.read("commands.status", move |db| commands::status(db, &device, &message_id)).boxed()
+    }
+
+    fn dead_letters(
+        &self,
+        device: Option<&str>,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetterRow>>> {
+        let device = device.map(str::to_owned);
+        self.database
+            .read("commands.dead_letters", move |db| {
+                commands::dead_letters(db, device.as_deref(), after, limit)
+            })
+            .boxed()
+    }
+
+    fn feedback(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<FeedbackRow>>> {
+        self.database.read("feedback.next", move |db| feedback::list(db, after, limit)).boxed()
+    }
+
+    fn change_feedback(&self, count: Vec<u64>, remove: Vec<u64>) -> BoxFuture<'_, Result<()>> {
+        const OPERATION: &str = "feedback.settle";
+        self.database
+            .write(OPERATION, move |db| {
+                feedback::change(db, &count, &remove).map_err(|error| failed(OPERATION, &error))
+            })
+            .boxed()
+    }
+
+    fn trim_commands(&self, before: CommandRetention) -> BoxFuture<'_, Result<bool>> {
+        const OPERATION: &str = "commands.trim";
+        self.database
+            .write(OPERATION, move |db| commands::trim(db, before).map_err(|error| failed(OPERATION, &error)))
             .boxed()
     }
 

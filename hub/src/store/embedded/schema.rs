@@ -9,7 +9,7 @@ use super::{database::failed, log::millis};
 
 /// How the tables came to be what they are: step n leads from version n to version n + 1 (`PRAGMA user_version`). A
 /// step that was released is never changed; new ones go last.
-const STEPS: &[&str] = &[FIRST, SESSIONS, MODULES_AND_STATUS];
+const STEPS: &[&str] = &[FIRST, SESSIONS, MODULES_AND_STATUS, COMMANDS];
 
 /// `meta` holds the numbers that exist once. Times are milliseconds since 1970. `log_*` is the index of the event log
 /// as of some moment; the log itself is the truth, and what came after that moment is read from it.
@@ -94,6 +94,58 @@ CREATE TABLE modules (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// A number from `AUTOINCREMENT` is never used again, so the numbers of a device's commands also rise across its deletion
+/// and creation. Of what is left of ended commands, ids rise with the time of the end: old rows are found at the front.
+const COMMANDS: &str = "
+CREATE TABLE commands (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    message_id TEXT,
+    feedback TEXT NOT NULL,
+    enqueued_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    delivery_count INTEGER NOT NULL,
+    message BLOB NOT NULL
+) STRICT;
+CREATE INDEX commands_by_device ON commands (device);
+CREATE INDEX commands_by_expiry ON commands (expires_ms);
+
+CREATE TABLE command_outcomes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    generation TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    ended_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX command_outcomes_by_message ON command_outcomes (device, message_id, sequence);
+
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    enqueued_ms INTEGER NOT NULL,
+    ended_ms INTEGER NOT NULL,
+    delivery_count INTEGER NOT NULL,
+    message BLOB NOT NULL
+) STRICT;
+CREATE INDEX dead_letters_by_device ON dead_letters (device);
+
+CREATE TABLE command_feedback (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    device TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    message_id TEXT,
+    outcome TEXT NOT NULL,
+    ended_ms INTEGER NOT NULL,
+    delivery_count INTEGER NOT NULL
+) STRICT;
+CREATE INDEX command_feedback_by_device ON command_feedback (device);
+";
+
 /// Settings of the connection, the tables in their newest form, and the number of partitions, which never changes. A
 /// folder that does not know since when it is there learns it now.
 pub(super) fn prepare(connection: &mut Connection, partitions: u32) -> Result<()> {
@@ -155,7 +207,7 @@ fn settle(connection: &Connection) -> rusqlite::Result<usize> {
     // A database in memory answers `memory`.
     connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 

@@ -17,6 +17,7 @@ use self::faulty_disk::{Faults, FaultyDisk};
 use super::{packet::Version, *};
 use crate::{
     access::Policies,
+    commands::{CommandOptions, Commands},
     events::{EventOptions, Position},
     registry::Registry,
     store::{Embedded, Store, StoreOptions},
@@ -42,8 +43,9 @@ impl Ground {
         let registry = Registry::new(Arc::clone(&store), HOST);
         let policies = Policies::load(&*store).await.unwrap();
         let access = Access::new(registry.clone(), policies, &[], HOST).unwrap();
-        let events = Events::start(store, EventOptions::default());
-        let front = Front::new(access, events.clone(), Arc::default(), limits);
+        let events = Events::start(Arc::clone(&store), EventOptions::default());
+        let commands = Commands::start(store, registry.clone(), CommandOptions::default());
+        let front = Front::new(access, events.clone(), commands, Arc::default(), limits);
         Self { front, events, registry, faults }
     }
 
