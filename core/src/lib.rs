@@ -29,6 +29,7 @@ pub mod auth;
 pub mod delivery;
 pub mod device;
 mod error;
+mod inbox;
 pub mod journal;
 pub mod message;
 pub mod outbox;
@@ -41,5 +42,6 @@ pub use device::{ConnectionState, DeviceClient, DeviceOptions};
 #[doc(hidden)]
 pub use error::error_table_markdown;
 pub use error::{Error, ErrorKind, Result, Retry};
+pub use inbox::{Command, Inbox};
 pub use message::{Lane, Message, Properties, SystemProperties};
 pub use outbox::{Account, Counters, DropReason, Durability, Outcome, Overflow, Receipt, ReceiptState};

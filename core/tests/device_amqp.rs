@@ -27,7 +27,7 @@ use whimbrel::{
 };
 
 fn offer() -> Offer {
-    Offer { outbox_id: "box".into(), window: 1_000 }
+    Offer { outbox_id: "box".into(), window: 1_000, inbox_window: 16 }
 }
 
 fn queued(lane: Lane, sequence: u64, body: impl Into<bytes::Bytes>) -> Queued {

@@ -87,7 +87,7 @@ impl Authority {
 }
 
 async fn connect(options: MqttOptions) -> whimbrel::Result<MqttConnection> {
-    let offer = Offer { outbox_id: "box".into(), window: 100 };
+    let offer = Offer { outbox_id: "box".into(), window: 100, inbox_window: 16 };
     Ok(MqttTransport::new(options)?.connect(offer).await?.0)
 }
 

@@ -19,7 +19,7 @@ use whimbrel::{
 };
 
 fn offer() -> Offer {
-    Offer { outbox_id: "box".into(), window: 1_000 }
+    Offer { outbox_id: "box".into(), window: 1_000, inbox_window: 16 }
 }
 
 async fn connect(options: MqttOptions) -> whimbrel::Result<(MqttConnection, Greeting)> {
@@ -75,7 +75,7 @@ async fn mqtt_5_says_who_it_is_and_proves_it() {
     let renew_in = greeting.renew_in.unwrap().as_secs();
     assert!((2_879..=3_060).contains(&renew_in), "{renew_in}");
 
-    assert_eq!((hello.level, hello.client_id.as_str(), hello.clean), (5, "d1", true));
+    assert_eq!((hello.level, hello.client_id.as_str(), hello.clean), (5, "d1", false));
     assert_eq!((hello.keep_alive, hello.method.as_deref()), (60, Some("SAS")));
     assert_eq!((hello.user_name.as_str(), hello.password.as_str()), ("", ""));
     assert_eq!(hello.user["api-version"], "2020-10-01-preview");
@@ -95,8 +95,8 @@ async fn mqtt_3_says_who_it_is_and_proves_it() {
         peer.welcome().await;
         hello
     });
-    assert_eq!(connected.unwrap().1.receive_maximum, u16::MAX);
-    assert_eq!((hello.level, hello.client_id.as_str(), hello.clean), (4, "d1", true));
+    assert_eq!(connected.unwrap().1.receive_maximum, u16::MAX - 1);
+    assert_eq!((hello.level, hello.client_id.as_str(), hello.clean), (4, "d1", false));
     assert!(hello.user_name.starts_with("h.example/d1/?api-version=2021-04-12&DeviceClientType=whimbrel%2F"));
     let token = SasToken::parse(&hello.password).unwrap();
     assert!(token.is_signed_by(&Key::from_base64(KEY).unwrap()) && token.covers("h.example/devices/d1"));
@@ -162,7 +162,7 @@ async fn our_own_properties_stay_at_home_when_nobody_understands_them() {
         peer
     });
     let (mut connection, greeting) = connected.unwrap();
-    assert_eq!(greeting.receive_maximum, u16::MAX);
+    assert_eq!(greeting.receive_maximum, u16::MAX - 1);
     connection.publish(&[queued(Lane::Telemetry, 1, Message::telemetry("x"))]);
     let server = async {
         let published = peer.published().await.unwrap();

@@ -1,4 +1,4 @@
-//! The device program's client: joins outbox, delivery and transport in one task.
+//! The device program's client: joins outbox, inbox, delivery and transport in one task.
 
 mod options;
 mod read_ahead;
@@ -19,7 +19,7 @@ use options::Way;
 use task::Task;
 
 use crate::{
-    Account, Counters, Error, ErrorKind, Message, Receipt, Result,
+    Account, Counters, Error, ErrorKind, Inbox, Message, Receipt, Result, inbox,
     outbox::Outbox,
     transport::{Transport, mqtt::MqttTransport},
 };
@@ -36,6 +36,7 @@ pub struct DeviceClient(Arc<Shared>);
 
 struct Shared {
     outbox: Outbox,
+    inbox: Arc<inbox::Shared>,
     connection: watch::Receiver<ConnectionState>,
     /// No new messages are taken.
     closed: AtomicBool,
@@ -59,16 +60,26 @@ impl DeviceClient {
         // Certificates and the outbox are read from the disk.
         let plan = blocking("device.open", move || options.prepare()).await?;
         match plan.transport {
-            Way::Mqtt(options) => Self::start(plan.outbox, MqttTransport::new(options)?, plan.habits),
-            #[cfg(feature = "amqp")]
-            Way::Amqp(options) => {
-                Self::start(plan.outbox, crate::transport::amqp::AmqpTransport::new(options)?, plan.habits)
+            Way::Mqtt(options) => {
+                Self::start(plan.outbox, plan.inbox, MqttTransport::new(options)?, plan.habits)
             }
+            #[cfg(feature = "amqp")]
+            Way::Amqp(options) => Self::start(
+                plan.outbox,
+                plan.inbox,
+                crate::transport::amqp::AmqpTransport::new(options)?,
+                plan.habits,
+            ),
         }
     }
 
     /// Starts the task on the current runtime.
-    fn start<T: Transport>(outbox: Outbox, transport: T, habits: task::Habits) -> Result<Self> {
+    fn start<T: Transport>(
+        outbox: Outbox,
+        inbox: Arc<inbox::Shared>,
+        transport: T,
+        habits: task::Habits,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::InvalidArgument, "device.open", "there is no tokio runtime here")
                 .caused_by(error)
@@ -77,7 +88,7 @@ impl DeviceClient {
         let (close, closing) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let failure = Arc::new(Mutex::new(None));
-        let task = Task::new(outbox.clone(), transport, habits, state, closing)?;
+        let task = Task::new(outbox.clone(), inbox.clone(), transport, habits, state, closing)?;
         runtime.spawn({
             let failure = failure.clone();
             async move {
@@ -88,7 +99,7 @@ impl DeviceClient {
             }
         });
         let closed = AtomicBool::new(false);
-        Ok(Self(Arc::new(Shared { outbox, connection, closed, close, ended, failure })))
+        Ok(Self(Arc::new(Shared { outbox, inbox, connection, closed, close, ended, failure })))
     }
 
     /// Takes a message in; returns when it is on disk (or as safe as was chosen).
@@ -133,6 +144,28 @@ impl DeviceClient {
         Ok(self.0.outbox.account().queued)
     }
 
+    /// The commands for this device. The first call has the hub send them, on this connection and each later one.
+    ///
+    /// A hub that keeps the device's session, as it was asked to, sends what is queued as soon as the device connects
+    /// again. That is kept, unsettled, until it is taken here, so a command is not lost when this is called late.
+    ///
+    /// ```no_run
+    /// # async fn run(device: whimbrel::DeviceClient) -> whimbrel::Result<()> {
+    /// let inbox = device.inbox();
+    /// while let Some(command) = inbox.next().await? {
+    ///     match command.body().as_ref() {
+    ///         b"reboot" => command.complete().await?, // the hub removes it
+    ///         b"update" => command.abandon().await?,  // not now: it comes again
+    ///         _ => command.reject().await?,           // never: it becomes a dead letter
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inbox(&self) -> Inbox {
+        Inbox::new(self.0.inbox.clone())
+    }
+
     /// What the link is doing, now and whenever it changes.
     pub fn connection(&self) -> watch::Receiver<ConnectionState> {
         self.0.connection.clone()
@@ -148,8 +181,9 @@ impl DeviceClient {
         self.0.outbox.counters()
     }
 
-    /// Takes no more messages, flushes for as long as the options say (default 5 s), disconnects, closes the outbox.
-    /// What is left stays there for the next time.
+    /// Takes no more messages and hands out no more commands, flushes for as long as the options say (default 5 s),
+    /// disconnects, closes the outbox. What is left stays there for the next time; commands that are not settled stay with
+    /// the hub.
     ///
     /// Cancelling stops the waiting, not the closing; call again to wait on. Closing twice is fine.
     ///
@@ -158,6 +192,7 @@ impl DeviceClient {
     pub async fn close(&self) -> Result<()> {
         self.0.closed.store(true, Ordering::Release);
         self.0.close.send_replace(true);
+        self.0.inbox.close_intake();
         // An error means that the task is gone, with its runtime perhaps: that is closed, too.
         let _ = self.0.ended.clone().wait_for(|ended| *ended).await;
         match self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {

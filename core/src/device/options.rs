@@ -1,6 +1,6 @@
 //! How to open a [`DeviceClient`](super::DeviceClient).
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -9,6 +9,7 @@ use crate::{
     Durability, Error, ErrorKind, Overflow, Result,
     auth::{ConnectionString, Credential, DEFAULT_TOKEN_LIFETIME},
     delivery::{Backoff, DeliveryOptions},
+    inbox,
     outbox::{Outbox, OutboxOptions, Storage},
     transport::{
         Protocol,
@@ -35,6 +36,7 @@ pub struct DeviceOptions {
     keep_alive: Duration,
     connect_timeout: Duration,
     delivery: DeliveryOptions,
+    inbox_window: u16,
     close_deadline: Duration,
     token_lifetime: Duration,
 }
@@ -50,6 +52,7 @@ enum Pem {
 /// What opening needs, checked and read.
 pub(super) struct Plan {
     pub(super) outbox: Outbox,
+    pub(super) inbox: Arc<inbox::Shared>,
     pub(super) transport: Way,
     pub(super) habits: Habits,
 }
@@ -81,6 +84,7 @@ impl DeviceOptions {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(30),
             delivery: DeliveryOptions::default(),
+            inbox_window: 16,
             close_deadline: Duration::from_secs(5),
             token_lifetime: DEFAULT_TOKEN_LIFETIME,
         })
@@ -238,6 +242,14 @@ impl DeviceOptions {
         self
     }
 
+    /// Most commands the hub may have delivered and not seen settled, 1 to 1,000, where the protocol can say it (on MQTT
+    /// 3.1.1 the hub has its own bound). Default 16. A program that settles late wants more.
+    #[must_use]
+    pub fn inbox_window(mut self, commands: u16) -> Self {
+        self.inbox_window = commands;
+        self
+    }
+
     /// Waits between connection attempts: anything up to `min` after the first failure, doubled with each further one,
     /// at most `max`. Default 100 ms and 60 s.
     #[must_use]
@@ -260,18 +272,36 @@ impl DeviceOptions {
         self
     }
 
-    /// Checks the options, reads the files, opens the outbox. Blocking.
+    /// Checks the options, reads the files, opens outbox and inbox. Blocking.
     pub(super) fn prepare(self) -> Result<Plan> {
         let storage = self.storage.as_ref().ok_or_else(|| {
             invalid("no place for the outbox: give a folder, or choose memory aloud (a restart loses what is in it)")
         })?;
         let transport = self.transport()?;
-        let habits = Habits { delivery: self.delivery, close_deadline: self.close_deadline };
-        Ok(Plan { outbox: Outbox::open(storage, self.outbox)?, transport, habits })
+        let habits = Habits {
+            delivery: self.delivery,
+            inbox_window: self.inbox_window,
+            close_deadline: self.close_deadline,
+        };
+        let outbox = Outbox::open(storage, self.outbox)?;
+        let inbox = match inbox::Shared::open(storage) {
+            Ok(inbox) => inbox,
+            Err(error) => {
+                // The folder is free again when this returns.
+                let _ = outbox.close();
+                return Err(error);
+            }
+        };
+        if self.connection_string.module_id.is_some() {
+            let message = "modules have no commands; the hub sends them to devices";
+            inbox.refuse_for_good(&Error::new(ErrorKind::Unsupported, "inbox.next", message));
+        }
+        Ok(Plan { outbox, inbox, transport, habits })
     }
 
     fn transport(&self) -> Result<Way> {
         check(self.delivery.window >= 1, "the window is 0")?;
+        check((1..=1_000).contains(&self.inbox_window), "the inbox window is not 1 to 1,000")?;
         check(self.keep_alive >= Duration::from_millis(100), "the keep-alive time is under 100 ms")?;
         check(!self.connect_timeout.is_zero(), "the connect timeout is 0")?;
         check(self.token_lifetime >= Duration::from_secs(1), "the token lifetime is under 1 s")?;

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, pending},
+    ops::Deref,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,19 +14,22 @@ use super::{blocking, read_ahead::ReadAhead};
 use crate::{
     Error, ErrorKind, Lane, Outcome, Result,
     delivery::{ConnectionState, Delivery, DeliveryOptions, Effect, Input, NextSend},
+    inbox,
     outbox::{Outbox, Queued, Sequence},
-    transport::{Answer, Connection, Greeting, Incoming, Offer, Transport},
+    transport::{Answer, Connection, Greeting, Handle, Incoming, Offer, Settlement, Transport},
 };
 
 /// What the options say about the task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Habits {
     pub(super) delivery: DeliveryOptions,
+    pub(super) inbox_window: u16,
     pub(super) close_deadline: Duration,
 }
 
 pub(super) struct Task<T: Transport> {
     outbox: Outbox,
+    inbox: Receiving,
     transport: Arc<T>,
     delivery: Delivery,
     link: Link<T::Connection>,
@@ -51,6 +55,7 @@ struct Batch {
     queued: Vec<Queued>,
     sequences: Vec<Sequence>,
     sent: Vec<(Lane, Sequence)>,
+    settlements: Vec<(Handle, Settlement)>,
 }
 
 enum Link<C> {
@@ -65,7 +70,8 @@ type Attempt<C> = Pin<Box<dyn Future<Output = Result<(C, Greeting)>> + Send>>;
 /// What woke the task.
 enum Event<C> {
     Connected(C, Greeting),
-    Answers,
+    Incoming,
+    Commands,
     Lost(Error),
     Read(Result<()>),
     Readable,
@@ -84,7 +90,7 @@ impl<C: Connection> Link<C> {
                 Err(error) => Event::Lost(error),
             },
             Self::Up(connection) => match connection.drive(incoming).await {
-                Ok(()) => Event::Answers,
+                Ok(()) => Event::Incoming,
                 Err(error) => Event::Lost(error),
             },
         }
@@ -94,6 +100,7 @@ impl<C: Connection> Link<C> {
 impl<T: Transport> Task<T> {
     pub(super) fn new(
         outbox: Outbox,
+        inbox: Arc<inbox::Shared>,
         transport: T,
         habits: Habits,
         state: watch::Sender<ConnectionState>,
@@ -105,8 +112,13 @@ impl<T: Transport> Task<T> {
                 .caused_by(error)
         })?;
         Ok(Self {
-            offer: Offer { outbox_id: outbox.id().to_owned(), window: habits.delivery.window },
+            offer: Offer {
+                outbox_id: outbox.id().to_owned(),
+                window: habits.delivery.window,
+                inbox_window: habits.inbox_window,
+            },
             outbox,
+            inbox: Receiving(inbox),
             transport: Arc::new(transport),
             delivery: Delivery::new(habits.delivery, u64::from_le_bytes(seed)),
             link: Link::Down,
@@ -126,12 +138,17 @@ impl<T: Transport> Task<T> {
             // Without its outbox nothing can be delivered in order, or settled. `send` fails with the same error.
             tracing::error!(%error, "the outbox failed; delivery stops until the client is opened again");
             self.leave();
+            self.inbox.fail(&error);
             self.outbox.mark_unsent();
             self.state.send_replace(ConnectionState::Disconnected { reason: Some(error.to_string()) });
             while !*self.closing.borrow_and_update() && self.closing.changed().await.is_ok() {}
         }
-        let outbox = self.outbox.clone();
-        let result = blocking("device.close", move || outbox.close()).await;
+        let (outbox, inbox) = (self.outbox.clone(), self.inbox.0.clone());
+        let result = blocking("device.close", move || {
+            let (outbox, inbox) = (outbox.close(), inbox.close());
+            outbox.and(inbox)
+        })
+        .await;
         self.state.send_replace(ConnectionState::Closed);
         result
     }
@@ -145,11 +162,16 @@ impl<T: Transport> Task<T> {
             match self.event().await {
                 Event::Connected(connection, greeting) => {
                     self.link = Link::Up(connection);
-                    let Greeting { receive_maximum, renew_in, commands: _ } = greeting;
+                    let Greeting { receive_maximum, renew_in, commands } = greeting;
+                    self.inbox.connected(now(), commands);
                     let renew_at = renew_in.map(|wait| now() + wait);
                     self.feed(Input::Connected { receive_maximum, renew_at }).await?;
                 }
-                Event::Answers => self.answers().await?,
+                Event::Incoming => {
+                    self.take_commands();
+                    self.answers().await?;
+                }
+                Event::Commands => self.settle_commands(),
                 Event::Lost(error) => {
                     self.leave();
                     let (kind, retry_after) = (error.kind(), error.wait_hint());
@@ -167,7 +189,10 @@ impl<T: Transport> Task<T> {
                         return self.feed(Input::Close).await;
                     }
                 }
-                Event::Close => self.close_at = Some(now() + self.close_deadline),
+                Event::Close => {
+                    self.inbox.close_intake();
+                    self.close_at = Some(now() + self.close_deadline);
+                }
                 Event::Empty => return self.feed(Input::Close).await,
             }
         }
@@ -181,9 +206,10 @@ impl<T: Transport> Task<T> {
             event = self.link.next(&mut self.batch.incoming) => event,
             result = self.ahead.finished() => Event::Read(result),
             () = self.outbox.readable() => Event::Readable,
+            () = self.inbox.work() => Event::Commands,
             () = until(wake_at) => Event::Time,
             _ = self.closing.wait_for(|closing| *closing), if !closing => Event::Close,
-            () = self.outbox.empty(), if closing => Event::Empty,
+            () = self.outbox.empty(), if closing && !self.inbox.is_settling() => Event::Empty,
         }
     }
 
@@ -202,6 +228,35 @@ impl<T: Transport> Task<T> {
         self.carry_out().await
     }
 
+    /// Gives the inbox what came in for it.
+    fn take_commands(&mut self) {
+        let Incoming { answers: _, commands, settled, refused } = &mut self.batch.incoming;
+        if !commands.is_empty() {
+            self.inbox.arrived(now(), commands);
+        }
+        if !settled.is_empty() {
+            self.inbox.settled(settled);
+        }
+        if let Some(error) = refused.take() {
+            self.inbox.refused(&error);
+        }
+    }
+
+    /// Tells the connection what the inbox has for it.
+    fn settle_commands(&mut self) {
+        let settlements = &mut self.batch.settlements;
+        let subscribe = self.inbox.take_work(settlements);
+        if let Link::Up(connection) = &mut self.link {
+            if subscribe {
+                connection.receive_commands(self.offer.inbox_window);
+            }
+            if !settlements.is_empty() {
+                connection.settle(settlements);
+            }
+        }
+        settlements.clear();
+    }
+
     async fn carry_out(&mut self) -> Result<()> {
         let mut effects = std::mem::take(&mut self.batch.effects);
         for effect in effects.drain(..) {
@@ -214,6 +269,7 @@ impl<T: Transport> Task<T> {
                     self.link = Link::Connecting(Box::pin(async move { transport.connect(offer).await }));
                 }
                 Effect::Disconnect => {
+                    self.settle_commands();
                     if let Link::Up(connection) = self.leave() {
                         connection.finish().await;
                     }
@@ -277,6 +333,7 @@ impl<T: Transport> Task<T> {
     /// Lets go of the link and of what was read for it.
     fn leave(&mut self) -> Link<T::Connection> {
         self.ahead.clear();
+        self.inbox.lost();
         std::mem::replace(&mut self.link, Link::Down)
     }
 
@@ -291,6 +348,23 @@ impl<T: Transport> Task<T> {
         };
         self.expire_at = next.map(tokio::time::Instant::into_std);
         Ok(())
+    }
+}
+
+/// The task's hold on the inbox: when the task goes, with its runtime perhaps, nobody waits for it any more.
+struct Receiving(Arc<inbox::Shared>);
+
+impl Deref for Receiving {
+    type Target = inbox::Shared;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.abandoned();
     }
 }
 

@@ -1,7 +1,7 @@
-//! Numbers as bytes, for the small records an outbox writes.
+//! Numbers as bytes, for the small records that outbox and inbox write.
 
 /// Appends `value` in groups of seven bits, the lowest first.
-pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -10,32 +10,32 @@ pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Appends a difference, small ones of either sign in one byte.
-pub(super) fn put_difference(from: u64, to: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_difference(from: u64, to: u64, out: &mut Vec<u8>) {
     let difference = to.wrapping_sub(from) as i64;
     put_varint(((difference << 1) ^ (difference >> 63)) as u64, out);
 }
 
 /// Appends the length and the bytes.
-pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     put_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// Takes values off the front of a slice; `None` when they are not there.
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (&byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(byte)
     }
 
-    pub(super) fn varint(&mut self) -> Option<u64> {
+    pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -51,19 +51,19 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    pub(super) fn difference(&mut self, from: u64) -> Option<u64> {
+    pub(crate) fn difference(&mut self, from: u64) -> Option<u64> {
         let folded = self.varint()?;
         Some(from.wrapping_add((folded >> 1) ^ (folded & 1).wrapping_neg()))
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.varint()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*bytes))

@@ -5,7 +5,7 @@
 
 mod accept;
 mod clock;
-mod codec;
+pub(crate) mod codec;
 mod deadlines;
 mod entry;
 mod figures;
@@ -34,6 +34,7 @@ pub use options::{Durability, OutboxOptions, Overflow, Storage};
 pub use outcome::{Account, Counters, DropReason, Outcome, ReceiptState};
 pub use receipt::Receipt;
 
+pub(crate) use self::open::real_disk;
 use self::{open::Shared, per_lane::PerLane};
 use crate::{Lane, Message, Result, journal::Disk};
 

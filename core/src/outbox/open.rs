@@ -196,7 +196,7 @@ impl Opening {
     }
 }
 
-fn real_disk(folder: &Path) -> Result<Arc<dyn Disk>> {
+pub(crate) fn real_disk(folder: &Path) -> Result<Arc<dyn Disk>> {
     match RealDisk::create(folder) {
         Ok(disk) => Ok(Arc::new(disk)),
         Err(error) => {

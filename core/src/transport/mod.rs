@@ -18,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    Lane, Message, Result,
+    Error, Lane, Message, Result,
     delivery::Verdict,
     outbox::{Queued, Sequence},
 };
@@ -60,6 +60,8 @@ pub struct Offer {
     pub outbox_id: String,
     /// Most messages the client has in flight.
     pub window: usize,
+    /// Most commands it takes unsettled, where the protocol can say it.
+    pub inbox_window: u16,
 }
 
 /// What the hub said when it let us in.
@@ -93,10 +95,12 @@ pub trait Connection: Send {
     fn has_room(&self) -> bool;
 
     /// Has the hub send commands from now on, at most `window` unsettled at once. Called once, at any time. A hub that
-    /// keeps the device's subscription may send some before it is called: they are handed out like any other.
+    /// keeps the device's subscription may send some before it is called: they are handed out like any other. When the
+    /// hub refuses, [`Incoming::refused`] says why and the connection goes on.
     fn receive_commands(&mut self, window: u16);
 
-    /// Takes settlements of commands that arrived on this connection. Never waits; each comes back as a [`Settled`].
+    /// Takes settlements of commands that arrived on this connection. Never waits; each comes back as a [`Settled`]. The
+    /// lock of a handle may be over: that is for the hub to say.
     fn settle(&mut self, settlements: &[(Handle, Settlement)]);
 
     /// Moves bytes both ways until something came in (appended to `incoming`) or there is room. Cancelling loses
@@ -119,18 +123,20 @@ pub struct Incoming {
     pub commands: Vec<Arrived>,
     /// What became of settlements.
     pub settled: Vec<Settled>,
+    /// Why the hub sends no commands on this connection, when it refused to.
+    pub refused: Option<Error>,
 }
 
 impl Incoming {
     /// Whether it brought nothing.
     pub fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.commands.is_empty() && self.settled.is_empty()
+        self.count() == 0
     }
 
     /// How many things it brought.
-    #[cfg(any(feature = "amqp", feature = "http"))]
-    fn count(&self) -> usize {
-        self.answers.len() + self.commands.len() + self.settled.len()
+    pub fn count(&self) -> usize {
+        let refused = usize::from(self.refused.is_some());
+        self.answers.len() + self.commands.len() + self.settled.len() + refused
     }
 
     /// Moves everything over, behind what is here.
@@ -139,6 +145,7 @@ impl Incoming {
         self.answers.append(&mut other.answers);
         self.commands.append(&mut other.commands);
         self.settled.append(&mut other.settled);
+        self.refused = other.refused.take().or(self.refused.take());
     }
 }
 
@@ -148,7 +155,7 @@ pub type Handle = u64;
 /// A command that arrived, locked for this device until it is settled, the lock runs out or the connection ends.
 #[derive(Clone, Debug)]
 pub struct Arrived {
-    /// To settle it by.
+    /// To settle it by. The same one again is the same delivery once more.
     pub handle: Handle,
     /// Its number in the device's queue, where the protocol tells it (not on MQTT 3.1.1).
     pub sequence: Option<u64>,

@@ -3,7 +3,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::{
@@ -21,6 +25,7 @@ use whimbrel::{
         endpoint::Endpoint,
         mqtt::{MqttOptions, Protocol},
     },
+    wire::{topic, v5},
 };
 
 /// Base64 of `secretsecretsecretsecret`.
@@ -77,6 +82,8 @@ pub struct Hello {
     pub password: String,
     pub method: Option<String>,
     pub data: Option<Bytes>,
+    pub receive_maximum: Option<u16>,
+    pub session_expiry: Option<u32>,
     pub user: HashMap<String, String>,
 }
 
@@ -88,6 +95,30 @@ pub struct Published {
     pub body: Bytes,
     pub content_type: Option<String>,
     pub user: HashMap<String, String>,
+}
+
+/// What a client says about commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AboutCommands {
+    Subscribe { packet_id: u16, filter: String, qos: u8 },
+    Ack { packet_id: u16, code: u8, status: Option<String> },
+}
+
+/// A command as a hub has it.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub sequence: u64,
+    pub delivery_count: u32,
+    pub message: Message,
+}
+
+impl Sent {
+    /// Command number `sequence`, with an id and an expiry time, as hubs send them.
+    pub fn new(sequence: u64, body: &str) -> Self {
+        let mut message = Message::telemetry(body.to_owned()).message_id(format!("m-{sequence}"));
+        message.system_mut().expiry_time = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000));
+        Self { sequence, delivery_count: 0, message }
+    }
 }
 
 /// The other end of a connection.
@@ -134,6 +165,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 password: login.password,
                 method: None,
                 data: None,
+                receive_maximum: None,
+                session_expiry: None,
                 user: HashMap::new(),
             };
         }
@@ -150,6 +183,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             password: login.map(|login| login.password).unwrap_or_default(),
             method: properties.authentication_method,
             data: properties.authentication_data,
+            receive_maximum: properties.receive_maximum,
+            session_expiry: properties.session_expiry_interval,
             user: properties.user_properties.into_iter().collect(),
         }
     }
@@ -223,6 +258,125 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
+    /// The next packet that is about commands, past pings; what the client publishes is acknowledged.
+    pub async fn about_commands(&mut self) -> AboutCommands {
+        loop {
+            let frame = self.frame().await.expect("the client is there");
+            let header = frame.iter().skip(1).position(|byte| byte & 0x80 == 0).unwrap() + 2;
+            let body = &frame[header..];
+            let packet_id = || u16::from_be_bytes([body[0], body[1]]);
+            match frame[0] {
+                0xc0 => self.send(&[0xd0, 0]).await,
+                0x82 => {
+                    let at = if self.level == 4 { 2 } else { 3 };
+                    let length = usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
+                    let filter = String::from_utf8(body[at + 2..at + 2 + length].to_vec()).unwrap();
+                    return AboutCommands::Subscribe {
+                        packet_id: packet_id(),
+                        filter,
+                        qos: body[at + 2 + length],
+                    };
+                }
+                0x40 => {
+                    let mut packet = BytesMut::from(&frame[..]);
+                    let status = (self.level == 5).then(|| Packet::read(&mut packet, None).unwrap());
+                    let status = status.and_then(|packet| match packet {
+                        Packet::PubAck(ack) => ack.properties,
+                        other => panic!("{other:?}"),
+                    });
+                    let status = status.and_then(|properties| properties.user_properties.into_iter().next());
+                    return AboutCommands::Ack {
+                        packet_id: packet_id(),
+                        code: body.get(2).copied().unwrap_or(0),
+                        status: status.map(|(name, value)| format!("{name}={value}")),
+                    };
+                }
+                0x32 => {
+                    let topic = usize::from(packet_id());
+                    let id = u16::from_be_bytes([body[2 + topic], body[3 + topic]]);
+                    self.ack(id).await;
+                }
+                0xe0 => panic!("the client says goodbye"),
+                first => panic!("{first:#04x}"),
+            }
+        }
+    }
+
+    /// The next packet is SUBSCRIBE; grants it.
+    pub async fn granted(&mut self) -> String {
+        let AboutCommands::Subscribe { packet_id, filter, qos } = self.about_commands().await else {
+            panic!("not SUBSCRIBE")
+        };
+        assert_eq!(qos, 1);
+        self.suback(packet_id, 1).await;
+        filter
+    }
+
+    pub async fn suback(&mut self, packet_id: u16, code: u8) {
+        let [high, low] = packet_id.to_be_bytes();
+        if self.level == 4 {
+            self.send(&[0x90, 3, high, low, code]).await;
+        } else {
+            self.send(&[0x90, 4, high, low, 0, code]).await;
+        }
+    }
+
+    /// The next packet about commands is PUBACK; its identifier, reason code and status.
+    pub async fn settled(&mut self) -> (u16, u8, Option<String>) {
+        match self.about_commands().await {
+            AboutCommands::Ack { packet_id, code, status } => (packet_id, code, status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// PUBLISH of a command. `first` is its first byte: 0x32 for QoS 1, 0x3a for a repetition of it, 0x30 for QoS 0.
+    pub async fn command_as(&mut self, first: u8, packet_id: u16, command: &Sent) {
+        let Sent { sequence, delivery_count, message } = command;
+        let mut body = BytesMut::new();
+        let put = |body: &mut BytesMut, text: &str| {
+            body.put_u16(text.len() as u16);
+            body.put_slice(text.as_bytes());
+        };
+        if self.level == 4 {
+            put(&mut body, &topic::c2d("d1", message));
+        } else {
+            put(&mut body, v5::COMMANDS);
+        }
+        if first & 6 != 0 {
+            body.put_u16(packet_id);
+        }
+        if self.level == 5 {
+            let mut properties = BytesMut::new();
+            let at =
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800) + Duration::from_secs(*sequence);
+            for (name, value) in v5::command_properties(*sequence, at, *delivery_count, message) {
+                properties.put_u8(0x26);
+                put(&mut properties, &name.concat());
+                put(&mut properties, &value);
+            }
+            put_length(&mut body, properties.len());
+            body.put_slice(&properties);
+        }
+        body.put_slice(message.body());
+        let mut packet = BytesMut::from(&[first][..]);
+        put_length(&mut packet, body.len());
+        packet.put_slice(&body);
+        self.send(&packet).await;
+    }
+
+    pub async fn command(&mut self, packet_id: u16, command: &Sent) {
+        self.command_as(0x32, packet_id, command).await;
+    }
+
+    /// Waits until the client has hung up or said goodbye, past everything else.
+    pub async fn gone(mut self) {
+        while let Some(frame) = self.frame().await {
+            if frame[0] == 0xe0 {
+                return;
+            }
+        }
+    }
+
     /// `count` of them.
     pub async fn published_many(&mut self, count: usize) -> Vec<Published> {
         let mut all = Vec::new();
@@ -291,6 +445,17 @@ pub fn no_properties() -> ConnAckProperties {
         server_reference: None,
         authentication_method: None,
         authentication_data: None,
+    }
+}
+
+fn put_length(out: &mut BytesMut, mut length: usize) {
+    loop {
+        let byte = (length & 0x7f) as u8;
+        length >>= 7;
+        out.put_u8(if length == 0 { byte } else { byte | 0x80 });
+        if length == 0 {
+            return;
+        }
     }
 }
 

@@ -16,8 +16,9 @@ use tokio::{
 
 use super::{
     HUNG_UP,
+    commands::Commands,
     frame::{self, Frame, kind},
-    slots::Slots,
+    slots::{LAST, Slots},
     v3, v5,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     delivery::Verdict,
     outbox::Queued,
     transport::{
-        Answer, CommandSupport, Connection, Greeting, Handle, Incoming, Settlement,
+        Answer, Connection, Greeting, Handle, Incoming, Settlement,
         socket::{Stream, unreachable},
     },
 };
@@ -42,6 +43,7 @@ pub struct MqttConnection {
     stream: Box<dyn Stream>,
     codec: Codec,
     slots: Slots,
+    commands: Commands,
     output: BytesMut,
     /// Bytes were written and not flushed.
     unflushed: bool,
@@ -67,6 +69,7 @@ pub(super) struct Hello {
     pub(super) renew_in: Option<Duration>,
     /// How messages are written once we are in; on MQTT 5 that depends on the server's answer.
     pub(super) v3: Option<v3::Codec>,
+    pub(super) commands: Commands,
 }
 
 /// Notices a silent connection: by half of the keep-alive time something must have come in, or the server is asked;
@@ -110,14 +113,18 @@ impl MqttConnection {
         if frame.first != kind::CONNACK {
             return Err(frame::violation("the server's first packet was not CONNACK [MQTT-3.2.0-1]"));
         }
+        // One identifier is kept for SUBSCRIBE.
         let (codec, receive_maximum, keep_alive) = match hello.v3 {
             Some(codec) => {
                 v3::welcome(frame.body)?;
-                (Codec::V3(codec), u16::MAX, keep_alive)
+                (Codec::V3(codec), LAST, keep_alive)
             }
             None => {
                 let welcome = v5::welcome(&frame)?;
-                (Codec::V5(welcome.codec), welcome.receive_maximum, welcome.keep_alive.unwrap_or(keep_alive))
+                {
+                    let receive_maximum = welcome.receive_maximum.min(LAST);
+                    (Codec::V5(welcome.codec), receive_maximum, welcome.keep_alive.unwrap_or(keep_alive))
+                }
             }
         };
         let consumed = frame.whole.len();
@@ -126,6 +133,7 @@ impl MqttConnection {
             stream,
             codec,
             slots: Slots::new(window.min(usize::from(receive_maximum))),
+            commands: hello.commands,
             output: BytesMut::new(),
             unflushed: false,
             input,
@@ -134,20 +142,21 @@ impl MqttConnection {
             pulse: Pulse::new(keep_alive),
             failed: None,
         };
-        let commands = CommandSupport { abandon_and_reject: false, answers: false };
+        let commands = connection.commands.support();
         Ok((connection, Greeting { receive_maximum, renew_in: hello.renew_in, commands }))
     }
 
-    fn poll_drive(&mut self, cx: &mut Context<'_>, answers: &mut Vec<Answer>) -> Poll<Result<()>> {
-        let before = answers.len();
-        answers.append(&mut self.refused);
+    fn poll_drive(&mut self, cx: &mut Context<'_>, incoming: &mut Incoming) -> Poll<Result<()>> {
+        let before = incoming.count();
+        incoming.answers.append(&mut self.refused);
+        self.commands.tell(incoming);
         loop {
             if self.failed.is_none() {
                 self.write(cx);
                 // Also after a failed write: what the server sent before it hung up is worth having.
-                self.read(cx, answers);
+                self.read(cx, incoming);
             }
-            if answers.len() > before || (self.was_full && self.has_room()) {
+            if incoming.count() > before || (self.was_full && self.has_room()) {
                 self.was_full = false;
                 return Poll::Ready(Ok(()));
             }
@@ -184,16 +193,16 @@ impl MqttConnection {
         }
     }
 
-    /// Reads what is there and takes the answers out of it.
-    fn read(&mut self, cx: &mut Context<'_>, answers: &mut Vec<Answer>) {
-        let before = answers.len();
+    /// Reads what is there and takes the answers and commands out of it.
+    fn read(&mut self, cx: &mut Context<'_>, incoming: &mut Incoming) {
+        let before = incoming.count();
         loop {
             self.input.reserve(READ_SIZE);
             match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
                 Poll::Ready(Ok(0)) => return self.fail(unreachable("the server closed the connection")),
                 Poll::Ready(Ok(_)) => {
                     self.pulse.received = true;
-                    if let Err(error) = self.take_frames(answers) {
+                    if let Err(error) = self.take_frames(incoming) {
                         // Said by the server itself, so it is the better reason.
                         self.failed = Some(error);
                         return;
@@ -204,19 +213,20 @@ impl MqttConnection {
                 }
                 Poll::Pending => return,
             }
-            if answers.len() > before && self.failed.is_none() {
+            if incoming.count() > before && self.failed.is_none() {
                 return;
             }
         }
     }
 
-    fn take_frames(&mut self, answers: &mut Vec<Answer>) -> Result<()> {
+    fn take_frames(&mut self, incoming: &mut Incoming) -> Result<()> {
         let mut consumed = 0;
         let result = loop {
             match frame::first(self.input.get(consumed..).unwrap_or_default()) {
                 Ok(Some(frame)) => {
                     consumed += frame.whole.len();
-                    if let Err(error) = take_frame(&self.codec, &mut self.slots, frame, answers) {
+                    let Self { codec, slots, commands, output, .. } = self;
+                    if let Err(error) = take_frame(codec, slots, commands, output, frame, incoming) {
                         break Err(error);
                     }
                 }
@@ -244,9 +254,10 @@ impl MqttConnection {
                 self.fail(unreachable("the server has fallen silent"));
                 return Poll::Ready(());
             }
-            if !received || !sent {
+            if !received || !sent || self.commands.proof.is_wanted() {
                 pulse.asked = true;
                 self.output.extend_from_slice(&frame::PINGREQ);
+                self.commands.proof.pinged();
                 return Poll::Ready(());
             }
         }
@@ -267,7 +278,14 @@ fn is_hang_up(error: &io::Error) -> bool {
     )
 }
 
-fn take_frame(codec: &Codec, slots: &mut Slots, frame: Frame<'_>, answers: &mut Vec<Answer>) -> Result<()> {
+fn take_frame(
+    codec: &Codec,
+    slots: &mut Slots,
+    commands: &mut Commands,
+    output: &mut BytesMut,
+    frame: Frame<'_>,
+    incoming: &mut Incoming,
+) -> Result<()> {
     match frame.first {
         kind::PUBACK => {
             let (packet_id, verdict) = match codec {
@@ -279,16 +297,20 @@ fn take_frame(codec: &Codec, slots: &mut Slots, frame: Frame<'_>, answers: &mut 
                 frame::violation("the server acknowledged what was not sent [MQTT-4.3.2-2]")
                     .with("packet id", packet_id)
             })?;
-            answers.push(Answer { lane, sequence, verdict });
+            incoming.answers.push(Answer { lane, sequence, verdict });
+            commands.proof.answered(packet_id, &mut incoming.settled);
             Ok(())
         }
-        kind::PINGRESP => Ok(()),
+        kind::PINGRESP => {
+            commands.proof.ponged(&mut incoming.settled);
+            Ok(())
+        }
+        kind::SUBACK => commands.subscribed(frame.body, incoming),
         kind::DISCONNECT => match codec {
             Codec::V3(_) => Err(frame::violation("the server sent DISCONNECT (section 3.14)")),
             Codec::V5(_) => Err(v5::goodbye(frame)),
         },
-        // We subscribe to nothing; a message all the same is not ours to settle.
-        first if first & 0xf0 == kind::PUBLISH => Ok(()),
+        first if first & 0xf0 == kind::PUBLISH => commands.arrived(frame, output, incoming),
         first => {
             Err(frame::violation("the server sent a packet that only a client may send, or out of order")
                 .with("packet type", first >> 4))
@@ -314,9 +336,12 @@ impl Connection for MqttConnection {
                 Codec::V3(codec) => codec.publish(queued, packet_id, &mut self.output),
                 Codec::V5(codec) => codec.publish(queued, packet_id, &mut self.output),
             };
-            if let Err(reason) = written {
-                self.slots.answer(packet_id);
-                self.refused.push(refuse(reason));
+            match written {
+                Ok(()) => self.commands.proof.published(packet_id),
+                Err(reason) => {
+                    self.slots.answer(packet_id);
+                    self.refused.push(refuse(reason));
+                }
             }
         }
         self.was_full = !self.has_room();
@@ -326,12 +351,19 @@ impl Connection for MqttConnection {
         self.output.len() < ROOM
     }
 
-    fn receive_commands(&mut self, _: u16) {}
+    fn receive_commands(&mut self, _: u16) {
+        // The window went out with CONNECT.
+        self.commands.subscribe(&mut self.output);
+    }
 
-    fn settle(&mut self, _: &[(Handle, Settlement)]) {}
+    fn settle(&mut self, settlements: &[(Handle, Settlement)]) {
+        for (handle, settlement) in settlements {
+            self.commands.settle(*handle, *settlement, &mut self.output);
+        }
+    }
 
     async fn drive(&mut self, incoming: &mut Incoming) -> Result<()> {
-        poll_fn(|cx| self.poll_drive(cx, &mut incoming.answers)).await
+        poll_fn(|cx| self.poll_drive(cx, incoming)).await
     }
 
     async fn finish(mut self) {

@@ -16,6 +16,8 @@ pub(super) mod kind {
     pub(in super::super) const PUBLISH: u8 = 0x30;
     pub(in super::super) const PUBLISH_QOS1: u8 = 0x32;
     pub(in super::super) const PUBACK: u8 = 0x40;
+    pub(in super::super) const SUBSCRIBE: u8 = 0x82;
+    pub(in super::super) const SUBACK: u8 = 0x90;
     pub(in super::super) const PINGRESP: u8 = 0xd0;
     pub(in super::super) const DISCONNECT: u8 = 0xe0;
 }

@@ -4,8 +4,10 @@
 //! `docs/adr/0007-own-mqtt-connection.md`): packet identifiers map exactly to messages, everything that is ready goes
 //! out in one write, and driving it can be cancelled at any point.
 
+mod commands;
 mod connection;
 mod frame;
+mod proof;
 mod slots;
 mod v3;
 mod v5;
@@ -100,7 +102,7 @@ impl MqttTransport {
         let stream = self.route.open().await?;
         let now = SystemTime::now();
         let hello = match version {
-            Version::V3 => v3::connect(&self.identity, self.keep_alive, now)?,
+            Version::V3 => v3::connect(&self.identity, offer, self.keep_alive, now)?,
             Version::V5 => v5::connect(&self.identity, offer, self.keep_alive, now)?,
         };
         MqttConnection::open(stream, hello, offer.window, self.keep_alive).await

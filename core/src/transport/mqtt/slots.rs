@@ -2,6 +2,9 @@
 
 use crate::{Lane, outbox::Sequence};
 
+/// The last identifier for messages; the one behind it is for SUBSCRIBE.
+pub(super) const LAST: u16 = u16::MAX - 1;
+
 /// Packet identifiers 1 to n, handed out in a ring; each free one is taken at most once until it is answered.
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -12,7 +15,7 @@ pub(super) struct Slots {
 impl Slots {
     /// Room for `window` unanswered messages.
     pub(super) fn new(window: usize) -> Self {
-        Self { slots: vec![None; window.clamp(1, usize::from(u16::MAX))], next: 0 }
+        Self { slots: vec![None; window.clamp(1, usize::from(LAST))], next: 0 }
     }
 
     /// A free identifier for a message; none when the window is full.

@@ -6,6 +6,8 @@ use bytes::{BufMut, BytesMut};
 use rumqttc::mqttbytes::v4::{Connect, Login, Packet};
 
 use super::{
+    Version,
+    commands::Commands,
     connection::Hello,
     frame::{Reader, kind, length_of_length, put_length, put_string},
     identity::{AGENT, Identity},
@@ -14,6 +16,7 @@ use crate::{
     Error, ErrorKind, Result,
     delivery::Verdict,
     outbox::Queued,
+    transport::Offer,
     wire::{topic, user_name},
 };
 
@@ -24,15 +27,23 @@ pub(super) struct Codec {
 }
 
 /// The CONNECT packet of a connection made `now`.
-pub(super) fn connect(identity: &Identity, keep_alive: Duration, now: SystemTime) -> Result<Hello> {
+pub(super) fn connect(
+    identity: &Identity,
+    offer: &Offer,
+    keep_alive: Duration,
+    now: SystemTime,
+) -> Result<Hello> {
     let client_id = identity.client_id();
     let query = [("api-version", user_name::API_VERSION), ("DeviceClientType", AGENT)];
     let username =
         user_name::user_name(identity.host_name(), &identity.device_id, identity.module_id(), &query);
     let (password, renew_in) = identity.password(now)?;
-    // A clean session: packet identifiers begin anew with each connection, and what was not acknowledged is sent
-    // again from the outbox. The hub keeps nothing of it between connections either.
     let mut connect = Connect::new(client_id);
+    // The hub is to keep the subscription to commands, so that it delivers them without waiting to be asked. Of messages
+    // to the hub neither side keeps anything: identifiers begin anew with each connection, what was not acknowledged is
+    // sent again from the outbox, and the hub, which receives with QoS 1, has no state to compare it with. Modules
+    // have no commands.
+    connect.clean_session = identity.module_id().is_some();
     connect.keep_alive = whole_seconds(keep_alive);
     connect.login = Some(Login { username, password });
     let mut packet = BytesMut::new();
@@ -41,7 +52,8 @@ pub(super) fn connect(identity: &Identity, keep_alive: Duration, now: SystemTime
     })?;
     let codec =
         Codec { device_id: identity.device_id.clone(), module_id: identity.module_id().map(str::to_owned) };
-    Ok(Hello { packet, renew_in, v3: Some(codec) })
+    let commands = Commands::new(Version::V3, identity, offer);
+    Ok(Hello { packet, renew_in, v3: Some(codec), commands })
 }
 
 /// Keep-alive as it travels; never 0, which would switch it off.

@@ -10,6 +10,8 @@ use bytes::{BufMut, BytesMut};
 use rumqttc::v5::mqttbytes::v5::{Connect, ConnectProperties, Login, Packet};
 
 use super::{
+    Version,
+    commands::Commands,
     connection::Hello,
     frame::{self, Frame, Reader, kind, length_of_length, put_length, put_string},
     identity::{AGENT, Identity, unix_millis},
@@ -24,7 +26,15 @@ use crate::{
     wire::v5::{self as wire, Number, Place, Status},
 };
 
+/// How long the hub is to keep the session without a connection, in seconds: no command lives longer.
+const SESSION_EXPIRY: u32 = 48 * 3_600;
+
 mod property {
+    pub(super) const PAYLOAD_FORMAT: u8 = 0x01;
+    pub(super) const MESSAGE_EXPIRY: u8 = 0x02;
+    pub(super) const RESPONSE_TOPIC: u8 = 0x08;
+    pub(super) const CORRELATION_DATA: u8 = 0x09;
+    pub(super) const SUBSCRIPTION_ID: u8 = 0x0b;
     pub(super) const SESSION_EXPIRY: u8 = 0x11;
     pub(super) const SERVER_REFERENCE: u8 = 0x1c;
     pub(super) const REASON: u8 = 0x1f;
@@ -96,18 +106,22 @@ pub(super) fn connect(
             login = Some(Login { username, password: token.clone() });
         }
     }
-    // Why a clean start: as on 3.1.1.
+    // Why the session is kept, and where not: as on 3.1.1.
+    let keeps = identity.module_id().is_none();
+    properties.session_expiry_interval = keeps.then_some(SESSION_EXPIRY);
+    properties.receive_maximum = Some(offer.inbox_window.max(1));
     let connect = Connect {
         keep_alive: whole_seconds(keep_alive),
         client_id,
-        clean_start: true,
+        clean_start: !keeps,
         properties: Some(properties),
     };
     let mut packet = BytesMut::new();
     Packet::Connect(connect, None, login).write(&mut packet, None).map_err(|error| {
         Error::new(ErrorKind::Internal, "device.connect", "CONNECT cannot be written").caused_by(error)
     })?;
-    Ok(Hello { packet, renew_in, v3: None })
+    let commands = Commands::new(Version::V5, identity, offer);
+    Ok(Hello { packet, renew_in, v3: None, commands })
 }
 
 /// Reads CONNACK.
@@ -234,6 +248,50 @@ impl<'a> Said<'a> {
         }
         Some(said)
     }
+}
+
+/// The properties of a PUBLISH that mean something to us.
+#[derive(Debug, Default)]
+pub(super) struct Carried<'a> {
+    pub(super) content_type: Option<&'a str>,
+    pub(super) user: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Carried<'a> {
+    /// Reads the properties of PUBLISH; `None` when they are malformed. A topic alias is: we announce none.
+    pub(super) fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        let mut carried = Self::default();
+        let length = reader.length()?;
+        let mut properties = Reader(reader.bytes(length)?);
+        while !properties.is_empty() {
+            match properties.u8()? {
+                property::CONTENT_TYPE => carried.content_type = Some(properties.string()?),
+                property::USER => carried.user.push((properties.string()?, properties.string()?)),
+                property::PAYLOAD_FORMAT => drop(properties.u8()?),
+                property::MESSAGE_EXPIRY => drop(properties.bytes(4)?),
+                property::RESPONSE_TOPIC => drop(properties.string()?),
+                property::CORRELATION_DATA => {
+                    let length = properties.u16()?;
+                    properties.bytes(usize::from(length))?;
+                }
+                property::SUBSCRIPTION_ID => drop(properties.length()?),
+                _ => return None,
+            }
+        }
+        Some(carried)
+    }
+}
+
+/// Appends PUBACK of a command that is not completed: the reason code, and the status that says what is meant.
+pub(super) fn put_refusal(out: &mut BytesMut, packet_id: u16, status: Status) {
+    let mut properties = Vec::with_capacity(24);
+    put_user(&mut properties, ["", wire::STATUS], &status.to_string());
+    out.put_u8(kind::PUBACK);
+    put_length(out, 2 + 1 + length_of_length(properties.len()) + properties.len());
+    out.put_u16(packet_id);
+    out.put_u8(status.reason());
+    put_length(out, properties.len());
+    out.put_slice(&properties);
 }
 
 /// What the server's DISCONNECT means.
