@@ -37,6 +37,8 @@ use crate::{
 
 /// Name of the policy whose key goes into the service file.
 const OWNER: &str = "iothubowner";
+/// Where clients look for AMQP over TLS when nobody tells them.
+const DEFAULT_AMQPS_PORT: u16 = 5671;
 /// How often certificates are looked at again.
 const TLS_REFRESH: Duration = Duration::from_secs(3600);
 
@@ -202,7 +204,8 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let tasks = TaskTracker::new();
     let sessions = Arc::new(Sessions::default());
     let changes = registry.changes();
-    let amqp_front = amqp::Front::new(access.clone(), events.clone(), limits(config));
+    let events_port = addresses.amqps.map_or(DEFAULT_AMQPS_PORT, |address| address.port());
+    let amqp_front = amqp::Front::new(access.clone(), events.clone(), limits(config), events_port);
     tasks.spawn(drop_revoked(
         registry.clone(),
         changes,

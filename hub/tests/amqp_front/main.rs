@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 mod client;
+mod events_access;
+mod events_client;
+mod events_reading;
 mod opening;
 mod telemetry;

@@ -71,6 +71,11 @@ impl Attaching {
         &self.attach
     }
 
+    /// The same, to change before it is accepted: the answer repeats source and target.
+    pub(super) fn attach_mut(&mut self) -> &mut Attach {
+        &mut self.attach
+    }
+
     /// Accepts a link the peer sends on. Has to be that.
     pub(super) fn accept_incoming(self, terms: &Terms) -> Incoming {
         let Self { held, attach } = self;

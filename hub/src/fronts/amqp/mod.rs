@@ -51,6 +51,7 @@ pub(crate) use self::metrics::Metrics;
 pub(crate) struct Front {
     access: Access,
     events: Events,
+    reading: Arc<events::Reading>,
     limits: Limits,
     metrics: Metrics,
     staging: Arc<Staging>,
@@ -60,8 +61,11 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(access: Access, events: Events, limits: Limits) -> Arc<Self> {
+    /// `port` is where clients that look for the event log find it.
+    pub(crate) fn new(access: Access, events: Events, limits: Limits, port: u16) -> Arc<Self> {
+        let reading = events::Reading::new(access.clone(), events.clone(), port);
         Arc::new(Self {
+            reading: Arc::new(reading),
             access,
             events,
             metrics: Metrics::default(),
