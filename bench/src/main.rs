@@ -8,6 +8,7 @@ mod append;
 mod ingest;
 mod outbox;
 mod publish;
+mod read;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +34,8 @@ enum Benchmark {
     Outbox(outbox::Options),
     /// A device publishes through its outbox to a server that acknowledges at once, beside rumqttc without an outbox.
     Publish(publish::Options),
+    /// Events read over AMQP, beside the AMQP crate alone and beside reading in process.
+    Read(read::Options),
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,11 +45,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             append::run(&append::Options::default(), options.quick)?;
             outbox::run(&outbox::Options::default(), options.quick)?;
             ingest::run(&ingest::Options::default(), options.quick)?;
-            publish::run(&publish::Options::default(), options.quick)
+            publish::run(&publish::Options::default(), options.quick)?;
+            read::run(&read::Options::default(), options.quick)
         }
         Benchmark::Append(append) => append::run(&append, options.quick),
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
         Benchmark::Outbox(outbox) => outbox::run(&outbox, options.quick),
         Benchmark::Publish(publish) => publish::run(&publish, options.quick),
+        Benchmark::Read(read) => read::run(&read, options.quick),
     }
 }
