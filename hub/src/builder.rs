@@ -190,7 +190,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let access = Access::new(registry.clone(), policies, &authorities, Arc::clone(&host_name))?;
     let retention = Retention { time: config.retention, bytes: config.retention_bytes.0 };
     let events = Events::start(Arc::clone(&store), EventOptions { retention });
-    let commands = Commands::start(store, registry.clone(), command_options(config));
+    let commands = Commands::start(Arc::clone(&store), registry.clone(), command_options(config));
 
     let addresses = http::Listeners {
         mqtt: address(mqtt.as_ref()),
@@ -202,7 +202,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     };
     let stop = Stop::default();
     let tasks = TaskTracker::new();
-    let sessions = Arc::new(Sessions::default());
+    let sessions = Arc::new(Sessions::new(Arc::clone(&store)));
     let changes = registry.changes();
     let events_port = addresses.amqps.map_or(DEFAULT_AMQPS_PORT, |address| address.port());
     let amqp_front = amqp::Front::new(access.clone(), events.clone(), limits(config), events_port);

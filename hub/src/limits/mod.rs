@@ -25,6 +25,8 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// The same for clients that offer de-duplication, which is to say our own. Default 1,000.
     pub receive_maximum_outbox: u16,
+    /// Commands a client on MQTT may have unacknowledged; fewer when its own Receive Maximum says so. Default 16.
+    pub command_window: u16,
     /// Bytes one connection may have waiting for the disk before the hub stops reading from it. Default 1 MiB.
     pub connection_staged_bytes: usize,
     /// Bytes all connections together may have waiting for the disk. Default 64 MiB.
@@ -46,6 +48,7 @@ impl Default for Limits {
             first_packet: Duration::from_secs(30),
             receive_maximum: 16,
             receive_maximum_outbox: 1_000,
+            command_window: 16,
             connection_staged_bytes: 1024 * 1024,
             staged_bytes: 64 * 1024 * 1024,
             token_grace: Duration::from_secs(600),

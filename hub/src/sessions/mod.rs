@@ -3,6 +3,9 @@
 //! A connection that was let in takes the [`Seat`] of its identity. Whoever sat there before is told to leave, and the
 //! newcomer waits until it has stopped reading: events of one device are never stored out of order because two of its
 //! connections overlap.
+//!
+//! Sessions that have subscribed to something are kept in the store and found there again after a restart, one by one as
+//! their devices come back. One that has not has nothing to keep: it is known only as long as the hub runs.
 
 mod presence;
 
@@ -16,8 +19,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::task::AtomicWaker;
+use futures_util::{future::BoxFuture, task::AtomicWaker};
 use tokio::sync::oneshot;
+use whimbrel::Result;
+
+use crate::store::{SessionRow, Store};
 
 pub(crate) use presence::{Presence, Presences, Present};
 
@@ -48,8 +54,8 @@ impl Order {
     }
 }
 
-/// How sure a subscriber wants to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How sure a subscriber wants to be; the surer, the larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Assurance {
     /// May be lost.
     AtMostOnce,
@@ -60,10 +66,36 @@ pub(crate) enum Assurance {
 /// What a device asked to receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Subscriptions {
-    /// Commands.
+    /// Commands, on the topic of MQTT 5.
     pub(crate) commands: Option<Assurance>,
+    /// Commands, on topics below `devicebound`.
+    pub(crate) devicebound: Option<Assurance>,
     /// Inputs of a module.
     pub(crate) inputs: Option<Assurance>,
+}
+
+impl Subscriptions {
+    /// As they are stored: two bits for each. The order is part of the format: new ones go last.
+    fn to_bits(self) -> u32 {
+        let all = [self.commands, self.devicebound, self.inputs];
+        all.into_iter().rev().fold(0, |bits, subscription| {
+            bits << 2
+                | match subscription {
+                    None => 0,
+                    Some(Assurance::AtMostOnce) => 1,
+                    Some(Assurance::AtLeastOnce) => 2,
+                }
+        })
+    }
+
+    fn from_bits(bits: u32) -> Self {
+        let at = |place: u32| match bits >> (2 * place) & 0b11 {
+            1 => Some(Assurance::AtMostOnce),
+            2 => Some(Assurance::AtLeastOnce),
+            _ => None,
+        };
+        Self { commands: at(0), devicebound: at(1), inputs: at(2) }
+    }
 }
 
 /// How a connection wants its session.
@@ -82,9 +114,20 @@ struct Kept {
     subscriptions: Subscriptions,
 }
 
+impl Kept {
+    /// What the store keeps of it.
+    fn row(&self) -> Option<SessionRow> {
+        (self.subscriptions != Subscriptions::default()).then(|| SessionRow {
+            generation: Arc::clone(&self.generation),
+            subscriptions: self.subscriptions.to_bits(),
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     sitting: Option<Arc<Chair>>,
+    /// As the store has it, or is about to have it; `None` when only the store knows.
     kept: Option<Kept>,
 }
 
@@ -113,15 +156,24 @@ struct Table {
 }
 
 /// All sessions of this hub.
-#[derive(Default)]
 pub(crate) struct Sessions {
+    store: Arc<dyn Store>,
     table: Mutex<Table>,
     presences: Arc<Presences>,
 }
 
 impl Sessions {
+    /// Sessions that are kept in `store`.
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, table: Mutex::default(), presences: Arc::default() }
+    }
+
     /// Takes the seat of `identity`: tells whoever sits there to leave and waits until it has. Also tells whether a
-    /// session was kept, and what it had subscribed to. `None` when the hub stops.
+    /// session was kept, and what it had subscribed to. `None` when the hub stops. A session that ends by this has ended
+    /// for good when it returns.
+    ///
+    /// Should the store fail, what it keeps of the session is taken for lost: a client that is told so subscribes again,
+    /// and to keep it out would help it less.
     ///
     /// Cancelling gives the seat back.
     pub(crate) async fn enter(
@@ -130,34 +182,22 @@ impl Sessions {
         generation: &Arc<str>,
         terms: Terms,
     ) -> Option<(Seat, Option<Subscriptions>)> {
-        let (seat, found, gone) = self.sit(identity, generation, terms)?;
+        let (seat, gone) = self.sit(identity)?;
         if let Some(gone) = gone {
             // The sender is dropped with the old seat; nothing is ever sent.
             let _ = gone.await;
         }
+        let found = seat.resume(generation, terms).await;
         Some((seat, found))
     }
 
-    fn sit(
-        self: &Arc<Self>,
-        identity: Identity,
-        generation: &Arc<str>,
-        terms: Terms,
-    ) -> Option<(Seat, Option<Subscriptions>, Option<oneshot::Receiver<()>>)> {
+    fn sit(self: &Arc<Self>, identity: Identity) -> Option<(Seat, Option<oneshot::Receiver<()>>)> {
         let mut table = self.lock();
         if table.stopping {
             return None;
         }
         table.connected += 1;
         let entry = table.entries.entry(identity.clone()).or_default();
-        let found = match entry.kept.take() {
-            Some(kept) if !terms.fresh && kept.generation == *generation => Some(kept.subscriptions),
-            _ => None,
-        };
-        if terms.keep {
-            let subscriptions = found.unwrap_or_default();
-            entry.kept = Some(Kept { generation: Arc::clone(generation), subscriptions });
-        }
         let chair = Arc::new(Chair::default());
         let gone = entry.sitting.replace(Arc::clone(&chair)).map(|old| {
             let (gone, watch) = oneshot::channel();
@@ -167,7 +207,7 @@ impl Sessions {
         });
         drop(table);
         let present = self.presences.enter(&identity);
-        Some((Seat { sessions: Arc::clone(self), identity, chair, _present: present }, found, gone))
+        Some((Seat { sessions: Arc::clone(self), identity, chair, _present: present }, gone))
     }
 
     /// Tells the connections of a device and of its modules to leave.
@@ -194,7 +234,8 @@ impl Sessions {
         }
     }
 
-    /// Forgets what the sessions of a device and of its modules kept: the device was deleted.
+    /// Forgets what the sessions of a device and of its modules kept: the device was deleted, and with it what the store
+    /// had of them.
     pub(crate) fn forget(&self, device: &Arc<str>) {
         self.presences.forget(device);
         let mut table = self.lock();
@@ -270,27 +311,72 @@ impl Seat {
         }
     }
 
-    /// Keeps new subscriptions, when the session is one that is kept.
-    pub(crate) fn subscribed(&self, subscriptions: Subscriptions) {
-        self.with_kept(|kept| {
-            if let Some(kept) = kept {
-                kept.subscriptions = subscriptions;
-            }
+    /// Goes on with the session that was kept, or begins a new one. Whoever sat here before has left.
+    async fn resume(&self, generation: &Arc<str>, terms: Terms) -> Option<Subscriptions> {
+        let known = self.with_kept(|kept| kept.clone()).flatten();
+        let kept = match known {
+            Some(kept) => Some(kept),
+            None => self.stored().await,
+        };
+        let usable = |kept: &&Kept| !terms.fresh && kept.generation == *generation;
+        let found = kept.as_ref().filter(usable).map(|kept| kept.subscriptions);
+        let ends = kept.is_some_and(|kept| kept.row().is_some()) && (found.is_none() || !terms.keep);
+        let ended = self.with_kept(|kept| {
+            *kept = terms.keep.then(|| Kept {
+                generation: Arc::clone(generation),
+                subscriptions: found.unwrap_or_default(),
+            });
+            ends.then(|| self.store(None))
         });
+        if let Some(Some(ended)) = ended
+            && let Err(error) = ended.await
+        {
+            tracing::warn!(device = %self.identity.device, %error, "a session that ended may come back");
+        }
+        found
+    }
+
+    /// What only the store knows.
+    async fn stored(&self) -> Option<Kept> {
+        let Identity { device, module } = &self.identity;
+        let row = self.sessions.store.session(device, module.as_deref()).await.unwrap_or_else(|error| {
+            tracing::warn!(%device, %error, "a kept session is lost");
+            None
+        })?;
+        let subscriptions = Subscriptions::from_bits(row.subscriptions);
+        Some(Kept { generation: row.generation, subscriptions })
+    }
+
+    /// Keeps new subscriptions, when the session is one that is kept; `None` when there is nothing to be stored. They
+    /// survive a restart when the future resolves; dropping it does not stop that.
+    pub(crate) fn subscribed(&self, subscriptions: Subscriptions) -> Option<BoxFuture<'static, Result<()>>> {
+        self.with_kept(|kept| {
+            let kept = kept.as_mut().filter(|kept| kept.subscriptions != subscriptions)?;
+            kept.subscriptions = subscriptions;
+            Some(self.store(kept.row()))
+        })
+        .flatten()
     }
 
     /// Gives up keeping the session.
     pub(crate) fn do_not_keep(&self) {
-        self.with_kept(|kept| *kept = None);
+        self.with_kept(|kept| {
+            if kept.take().is_some_and(|kept| kept.row().is_some()) {
+                // It is handed in, and nobody waits for it: the client has said goodbye.
+                drop(self.store(None));
+            }
+        });
     }
 
-    /// Only for who still sits: a successor's session is not touched.
-    fn with_kept(&self, change: impl FnOnce(&mut Option<Kept>)) {
-        if let Some(entry) = self.sessions.lock().entries.get_mut(&self.identity)
-            && entry.sitting.as_ref().is_some_and(|sitting| Arc::ptr_eq(sitting, &self.chair))
-        {
-            change(&mut entry.kept);
-        }
+    fn store(&self, row: Option<SessionRow>) -> BoxFuture<'static, Result<()>> {
+        let Identity { device, module } = &self.identity;
+        self.sessions.store.keep_session(device, module.as_deref(), row)
+    }
+
+    /// What is handed to the store in `change` gets there in the order of the changes. A successor that waits has not
+    /// looked yet.
+    fn with_kept<T>(&self, change: impl FnOnce(&mut Option<Kept>) -> T) -> Option<T> {
+        self.sessions.lock().entries.get_mut(&self.identity).map(|entry| change(&mut entry.kept))
     }
 }
 
@@ -325,6 +411,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::store::{Authentication, Embedded, NewDevice, StoreOptions};
 
     const KEPT: Terms = Terms { fresh: false, keep: true };
     const CLEAN: Terms = Terms { fresh: true, keep: false };
@@ -337,13 +424,17 @@ mod tests {
         "g1".into()
     }
 
+    fn sessions() -> Arc<Sessions> {
+        Arc::new(Sessions::new(Embedded::open(&StoreOptions::default()).unwrap()))
+    }
+
     async fn order(seat: &Seat) -> Order {
         poll_fn(|cx| seat.poll_order(cx)).await
     }
 
     #[tokio::test]
     async fn a_newcomer_waits_until_the_old_connection_has_left() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = sessions();
         let generation = generation();
         let (old, _) = sessions.enter(identity("d", None), &generation, CLEAN).await.unwrap();
         let newcomer = sessions.enter(identity("d", None), &generation, CLEAN);
@@ -357,7 +448,7 @@ mod tests {
 
     #[tokio::test]
     async fn three_in_a_row_enter_in_order() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = sessions();
         let generation = generation();
         let (first, _) = sessions.enter(identity("d", None), &generation, CLEAN).await.unwrap();
         let second = sessions.enter(identity("d", None), &generation, CLEAN);
@@ -379,8 +470,8 @@ mod tests {
 
     #[tokio::test]
     async fn subscriptions_survive_only_where_asked_and_for_the_same_generation() {
-        let sessions = Arc::new(Sessions::default());
-        let wanted = Subscriptions { commands: Some(Assurance::AtLeastOnce), inputs: None };
+        let sessions = sessions();
+        let wanted = Subscriptions { devicebound: Some(Assurance::AtLeastOnce), ..Subscriptions::default() };
         let enter = |terms, generation: &'static str| {
             let sessions = Arc::clone(&sessions);
             async move {
@@ -390,18 +481,18 @@ mod tests {
         };
         let (seat, found) = enter(KEPT, "g1").await;
         assert_eq!(found, None);
-        seat.subscribed(wanted);
+        let _ = seat.subscribed(wanted);
         drop(seat);
         let (seat, found) = enter(KEPT, "g1").await;
         assert_eq!(found, Some(wanted));
         drop(seat);
         let (seat, found) = enter(KEPT, "g2").await;
         assert_eq!(found, None, "the device was deleted and created again");
-        seat.subscribed(wanted);
+        let _ = seat.subscribed(wanted);
         drop(seat);
         let (seat, found) = enter(CLEAN, "g2").await;
         assert_eq!(found, None);
-        seat.subscribed(wanted);
+        let _ = seat.subscribed(wanted);
         drop(seat);
         let (seat, found) = enter(KEPT, "g2").await;
         assert_eq!(found, None, "a clean session keeps nothing");
@@ -412,7 +503,7 @@ mod tests {
 
     #[tokio::test]
     async fn revoking_reaches_the_device_and_its_modules_and_no_other() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = sessions();
         let generation = generation();
         let mut seats = Vec::new();
         for (device, module) in [("a", None), ("b", None), ("b", Some("m")), ("bb", None)] {
@@ -431,10 +522,86 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_tells_everyone_and_lets_no_one_in() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = sessions();
         let (seat, _) = sessions.enter(identity("d", None), &generation(), KEPT).await.unwrap();
         sessions.stop();
         assert_eq!(order(&seat).await, Order::Stop);
         assert!(sessions.enter(identity("e", None), &generation(), KEPT).await.is_none());
+    }
+
+    #[test]
+    fn subscriptions_come_back_from_their_bits() {
+        let each = [None, Some(Assurance::AtMostOnce), Some(Assurance::AtLeastOnce)];
+        for commands in each {
+            for devicebound in each {
+                for inputs in each {
+                    let all = Subscriptions { commands, devicebound, inputs };
+                    assert_eq!(Subscriptions::from_bits(all.to_bits()), all);
+                }
+            }
+        }
+        let one = Subscriptions { devicebound: Some(Assurance::AtLeastOnce), ..Subscriptions::default() };
+        assert_eq!(one.to_bits(), 0b10_00, "stored by hubs before this one");
+    }
+
+    /// A store with one device, `d`, and its generation.
+    async fn store() -> (Arc<dyn Store>, Arc<str>) {
+        let store = Embedded::open(&StoreOptions::default()).unwrap();
+        let device = NewDevice {
+            id: "d".to_owned(),
+            authentication: Authentication::CertificateAuthority,
+            enabled: true,
+            status_reason: None,
+        };
+        let device = store.add_device(device, std::time::SystemTime::now()).await.unwrap();
+        (store, device.generation)
+    }
+
+    #[tokio::test]
+    async fn subscriptions_survive_a_restart_until_their_session_ends() {
+        let (store, generation) = store().await;
+        let wanted = Subscriptions { commands: Some(Assurance::AtMostOnce), ..Subscriptions::default() };
+        // New sessions over the same store each time: what a restart is to them.
+        let enter = async |terms| {
+            let sessions = Arc::new(Sessions::new(Arc::clone(&store)));
+            sessions.enter(identity("d", None), &generation, terms).await.unwrap()
+        };
+        let ending = Terms { fresh: false, keep: false };
+        for (how, terms) in [("clean session", CLEAN), ("kept no longer", ending)] {
+            let (seat, found) = enter(KEPT).await;
+            assert_eq!(found, None);
+            seat.subscribed(wanted).expect("there is something to store").await.unwrap();
+            assert!(seat.subscribed(wanted).is_none(), "nothing new");
+            assert_eq!(enter(KEPT).await.1, Some(wanted));
+            assert_eq!(enter(KEPT).await.1, Some(wanted), "still there");
+            assert_eq!(enter(terms).await.1, (!terms.fresh).then_some(wanted), "{how}");
+            assert_eq!(enter(KEPT).await.1, None, "{how}");
+        }
+        let (seat, _) = enter(KEPT).await;
+        drop(seat.subscribed(wanted));
+        seat.do_not_keep();
+        assert_eq!(enter(KEPT).await.1, None, "given up");
+        let (seat, _) = enter(KEPT).await;
+        drop(seat.subscribed(wanted));
+        drop(seat.subscribed(Subscriptions::default()));
+        assert_eq!(enter(KEPT).await.1, None, "nothing is left of it");
+        let (seat, _) = enter(KEPT).await;
+        drop(seat.subscribed(wanted));
+        store.remove_device("d", None).await.unwrap();
+        assert_eq!(enter(KEPT).await.1, None, "its device is gone");
+    }
+
+    #[tokio::test]
+    async fn what_is_subscribed_until_the_takeover_belongs_to_the_session() {
+        let (store, generation) = store().await;
+        let sessions = Arc::new(Sessions::new(store));
+        let wanted = Subscriptions { inputs: Some(Assurance::AtLeastOnce), ..Subscriptions::default() };
+        let (old, _) = sessions.enter(identity("d", None), &generation, KEPT).await.unwrap();
+        let newcomer = sessions.enter(identity("d", None), &generation, KEPT);
+        tokio::pin!(newcomer);
+        assert!(newcomer.as_mut().now_or_never().is_none());
+        drop(old.subscribed(wanted));
+        drop(old);
+        assert_eq!(newcomer.await.unwrap().1, Some(wanted));
     }
 }

@@ -98,6 +98,10 @@ fn mqtt(hub: &Hub, registry: &mut Registry) {
         ("mqtt_publishes", "Publications received", &metrics.publishes),
         ("mqtt_acknowledgements", "Publications acknowledged", &metrics.acknowledgements),
         ("mqtt_rejected", "Publications refused with a reason", &metrics.rejected),
+        ("mqtt_commands_sent", "Commands sent over MQTT", &metrics.commands_sent),
+        ("mqtt_commands_completed", "Commands completed over MQTT", &metrics.commands_completed),
+        ("mqtt_commands_abandoned", "Commands abandoned over MQTT", &metrics.commands_abandoned),
+        ("mqtt_commands_rejected", "Commands rejected over MQTT", &metrics.commands_rejected),
         ("mqtt_received_bytes", "Bytes read from MQTT sessions", &metrics.received_bytes),
         ("mqtt_sent_bytes", "Bytes written to MQTT sessions", &metrics.sent_bytes),
     ] {

@@ -64,7 +64,9 @@ pub(crate) struct Admission {
     /// Largest packet it may send.
     pub(crate) packet_bytes: usize,
     /// Largest packet it accepts.
-    accepts: Option<u32>,
+    pub(crate) accepts: Option<u32>,
+    /// Commands it may have unacknowledged.
+    pub(crate) command_window: u16,
 }
 
 /// The enhanced authentication of MQTT 5 that a session was opened with.
@@ -181,6 +183,7 @@ fn admit_v3(
         receive_maximum: u16::MAX,
         packet_bytes: limits.message_bytes.saturating_add(TOPIC_BYTES),
         accepts: None,
+        command_window: limits.command_window,
     })
 }
 
@@ -283,6 +286,9 @@ fn admit_v5(
         },
         outbox: outbox.map(|outbox| (**outbox).into()),
         accepts,
+        command_window: connect
+            .receive_max
+            .map_or(limits.command_window, |receive_max| limits.command_window.min(receive_max.get())),
     })
 }
 
@@ -459,6 +465,7 @@ impl Admission {
             receive_maximum: 3,
             packet_bytes: 1000,
             accepts: None,
+            command_window: 16,
         }
     }
 }

@@ -31,6 +31,7 @@ use super::{
     metrics::Closed,
     packet::{self, Answer, Codec, Malformed, Reply},
     pipeline::Pipeline,
+    push::Push,
     session::{Batch, Close, Effect, Fate, Session},
 };
 use crate::sessions::{Order, Seat};
@@ -39,8 +40,9 @@ use crate::sessions::{Order, Seat};
 const READ_BYTES: usize = 64 * 1024;
 /// An unfinished packet up to this size is copied in front of the next read; a longer one is read into its own buffer.
 const COPIED_BYTES: usize = 4 * 1024;
-/// With more than this waiting to be sent, the hub reads no more from a client that does not read either.
-const UNSENT_BYTES: usize = 64 * 1024;
+/// With more than this waiting to be sent, the hub reads no more from a client that does not read either, and sends it
+/// no more commands.
+pub(crate) const UNSENT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// Buffer of the connections of this thread, one at a time.
@@ -62,8 +64,17 @@ enum Event {
     Ended,
     Ordered(Order),
     CommitFailed(whimbrel::Error),
+    StoringFailed(whimbrel::Error),
+    CommandsFailed(whimbrel::Error),
     Silent,
     Expired,
+}
+
+/// Answers to SUBSCRIBE and UNSUBSCRIBE that wait until the subscriptions are kept.
+#[derive(Default)]
+struct Storing {
+    answers: BytesMut,
+    commit: Option<Commit>,
 }
 
 /// One connection.
@@ -80,6 +91,9 @@ pub(crate) struct Connection<S> {
     flushing: bool,
     pipeline: Pipeline<Ticket>,
     commit: Option<Commit>,
+    storing: Option<Box<Storing>>,
+    /// Only for those who subscribed to commands.
+    push: Option<Box<Push>>,
     room: Option<Pin<Box<OwnedNotified>>>,
     timer: Pin<Box<Sleep>>,
     heard: Instant,
@@ -106,6 +120,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn new(stream: S, front: Arc<Front>, start: Start) -> Self {
         let heard = Instant::now();
         let due = heard + start.silence;
+        let push =
+            start.session.commands().map(|form| Box::new(Push::new(&front.commands, &start.session, form)));
         Self {
             stream,
             codec: start.codec,
@@ -116,6 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             flushing: false,
             pipeline: Pipeline::new(Arc::clone(&front.staging)),
             commit: None,
+            storing: None,
+            push,
             room: None,
             timer: Box::pin(sleep_until(start.expires.map_or(due, |expires| expires.min(due)))),
             heard,
@@ -137,7 +155,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Event::Received(received) => handled = self.receive(received),
                 Event::Ended => break Close::silent(Closed::Lost),
                 Event::Ordered(order) => break Close::ordered(order),
-                Event::CommitFailed(error) => break self.storage_failed(&error),
+                Event::CommitFailed(error) => {
+                    break self.storage_failed("events could not be stored", &error);
+                }
+                Event::StoringFailed(error) => {
+                    break self.storage_failed("subscriptions could not be kept", &error);
+                }
+                Event::CommandsFailed(error) => {
+                    break self.storage_failed("commands could not be read", &error);
+                }
                 Event::Silent => break Close::keep_alive(),
                 Event::Expired => break Close::expired(),
             }
@@ -155,8 +181,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Poll::Ready(Err(error)) = self.poll_commits(cx) {
             return Poll::Ready(Event::CommitFailed(error));
         }
-        if let Poll::Ready(Err(_)) = self.poll_send(cx) {
-            return Poll::Ready(Event::Ended);
+        if let Poll::Ready(Err(error)) = self.poll_storing(cx) {
+            return Poll::Ready(Event::StoringFailed(error));
+        }
+        if let Poll::Ready(event) = self.poll_outgoing(cx) {
+            return Poll::Ready(event);
         }
         if self.poll_may_read(cx).is_ready() {
             match self.poll_read(cx) {
@@ -190,6 +219,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Pending
     }
 
+    /// Lets go of the answers whose subscriptions are kept. Pending while they wait, or there are none.
+    fn poll_storing(&mut self, cx: &mut Context<'_>) -> Poll<whimbrel::Result<()>> {
+        if let Some(storing) = &mut self.storing
+            && let Some(commit) = &mut storing.commit
+        {
+            ready!(commit.as_mut().poll(cx))?;
+            self.subscribed();
+        }
+        Poll::Pending
+    }
+
+    /// Sends what waits, and commands as long as there is room for them. Ready when the connection has to end.
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let full = match &mut self.push {
+                None => false,
+                Some(push) => match push.poll(cx, &mut self.outgoing, &self.front.metrics) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Event::CommandsFailed(error)),
+                    Poll::Ready(Ok(())) => true,
+                    Poll::Pending => false,
+                },
+            };
+            if ready!(self.poll_send(cx)).is_err() {
+                return Poll::Ready(Event::Ended);
+            }
+            if let Some(push) = &mut self.push
+                && !push.sent(&self.front.metrics)
+            {
+                self.push = None;
+            }
+            if !full {
+                return Poll::Pending;
+            }
+        }
+    }
+
     /// Sends what waits. Ready when all of it is sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
@@ -214,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ready while the connection may take more: the client reads what it is sent, and not too much waits for the disk.
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.outgoing.len() >= UNSENT_BYTES || self.is_full() {
+        if self.outgoing.len() >= UNSENT_BYTES || self.is_full() || self.storing.is_some() {
             return Poll::Pending;
         }
         while !self.front.staging.has_room() {
@@ -281,7 +346,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn waits_for_disk(&self) -> bool {
-        self.room.is_some() || self.is_full() || (!self.pipeline.is_empty() && !self.front.staging.has_room())
+        self.room.is_some()
+            || self.storing.is_some()
+            || self.is_full()
+            || (!self.pipeline.is_empty() && !self.front.staging.has_room())
     }
 
     /// Handles every whole packet and keeps the rest. Events before an error are staged all the same.
@@ -296,6 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let handled = self.handle_packets(&mut buffer, &mut batch);
         let consumed = arrived - buffer.len();
         self.front.metrics.received_bytes.add(consumed as u64);
+        self.store_subscriptions();
         self.stage(&batch)?;
         drop(batch);
         if !shared && consumed == 0 {
@@ -320,10 +389,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
             let packet = self.codec.read(buffer).map_err(|Malformed| Close::malformed())?;
-            self.session.handle(packet, bytes, batch)?;
+            let handled = self.session.handle(packet, bytes, batch);
+            // Also of the last packet: a goodbye may say what becomes of the session.
             for effect in batch.effects.drain(..) {
                 self.apply(effect)?;
             }
+            handled?;
         }
         Ok(())
     }
@@ -331,9 +402,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn apply(&mut self, effect: Effect) -> Result<(), Close> {
         match effect {
             Effect::Reply(reply) => self.codec.write(reply, &mut self.outgoing),
-            Effect::Subscribed(subscriptions) => {
-                if let Some(seat) = &self.seat {
-                    seat.subscribed(subscriptions);
+            Effect::Subscribed(answer) => {
+                let storing = self.storing.get_or_insert_default();
+                self.codec.write(answer, &mut storing.answers);
+            }
+            Effect::Acknowledged(id, settlement) => {
+                if let Some(push) = &mut self.push
+                    && !push.acknowledged(id, settlement, &self.front.metrics)
+                {
+                    self.push = None;
                 }
             }
             Effect::Forget => {
@@ -351,6 +428,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         Ok(())
+    }
+
+    /// Has the subscriptions kept that one read brought, all at once, where the session is one that is kept.
+    fn store_subscriptions(&mut self) {
+        let Some(storing) = &mut self.storing else { return };
+        if self.session.commands().is_none()
+            && let Some(push) = &mut self.push
+            && !push.change(None)
+        {
+            self.push = None;
+        }
+        storing.commit = self.seat.as_ref().and_then(|seat| seat.subscribed(self.session.subscriptions()));
+        if storing.commit.is_none() {
+            self.subscribed();
+        }
+    }
+
+    /// The subscriptions are as they should be: says so, and has commands sent from now on if they are among them.
+    fn subscribed(&mut self) {
+        if let Some(storing) = self.storing.take() {
+            self.outgoing.extend_from_slice(&storing.answers);
+        }
+        match (self.session.commands(), &mut self.push) {
+            (Some(form), Some(push)) => _ = push.change(Some(form)),
+            (Some(form), None) => {
+                self.push = Some(Box::new(Push::new(&self.front.commands, &self.session, form)));
+            }
+            (None, _) => {}
+        }
     }
 
     /// Stages the events of a batch, all or none, and holds their acknowledgements until they are durable.
@@ -371,7 +477,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             true => None,
             false => match self.front.events.append(&events, &mut places) {
                 Ok(ticket) => Some(ticket),
-                Err(error) => return Err(self.storage_failed(&error)),
+                Err(error) => return Err(self.storage_failed("events could not be stored", &error)),
             },
         };
         let metrics = &self.front.metrics;
@@ -393,12 +499,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The hub cannot store now. Nothing of the batch is acknowledged and the connection ends, on both versions: the
     /// client comes back after its back-off and starts with the first message that was not acknowledged, so that no
     /// later message of a lane is ever stored before an earlier one. A refusal in PUBACK could not promise that.
-    fn storage_failed(&self, error: &whimbrel::Error) -> Close {
-        tracing::warn!(device = %self.session.sender().device, %error, "events could not be stored");
+    fn storage_failed(&self, what: &'static str, error: &whimbrel::Error) -> Close {
+        match error.kind() {
+            ErrorKind::Closed => return Close::ordered(Order::Stop),
+            // The registry is about to say so as well.
+            ErrorKind::NotFound => return Close::ordered(Order::Revoked),
+            _ => tracing::warn!(device = %self.session.sender().device, %error, "{what}"),
+        }
         match error.kind() {
             ErrorKind::DiskFull => Close::storage(Status::SERVER_BUSY, "the hub has no space left"),
-            ErrorKind::Closed => Close::ordered(Order::Stop),
-            _ => Close::storage(Status::SERVER_ERROR, "the hub cannot store events"),
+            _ => Close::storage(Status::SERVER_ERROR, "the hub's storage failed"),
         }
     }
 
@@ -412,7 +522,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             tracing::warn!(device = %self.session.sender().device, %error, "the will could not be stored");
         }
-        // From here on nothing is read: a successor may start.
+        // From here on nothing is read: a successor may start, and finds what was not acknowledged in the queue.
+        self.push = None;
         self.seat = None;
         let limit = self.front.limits.closing;
         // In vain when the other side is gone or too slow: it was closing anyway.

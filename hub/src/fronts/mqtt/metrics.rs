@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use whimbrel::transport::Settlement;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -96,6 +98,14 @@ pub(crate) struct Metrics {
     pub(crate) acknowledgements: Counter,
     /// Publications that were refused with a reason, on MQTT 5.
     pub(crate) rejected: Counter,
+    /// Commands sent, those that were sent again included.
+    pub(crate) commands_sent: Counter,
+    /// Commands completed, by acknowledgement or, on quality of service 0, by sending.
+    pub(crate) commands_completed: Counter,
+    /// Commands abandoned, on MQTT 5.
+    pub(crate) commands_abandoned: Counter,
+    /// Commands rejected, by clients on MQTT 5 or because they fit into no packet the client takes.
+    pub(crate) commands_rejected: Counter,
     /// Bytes read from sessions.
     pub(crate) received_bytes: Counter,
     /// Bytes written to sessions.
@@ -115,6 +125,16 @@ impl Metrics {
         if let Some(counter) = self.closed.get(reason as usize) {
             counter.add(1);
         }
+    }
+
+    /// A command was settled.
+    pub(crate) fn count_settled(&self, settlement: Settlement) {
+        let counter = match settlement {
+            Settlement::Complete => &self.commands_completed,
+            Settlement::Abandon => &self.commands_abandoned,
+            Settlement::Reject => &self.commands_rejected,
+        };
+        counter.add(1);
     }
 
     /// Connections that never became a session, by reason.

@@ -16,15 +16,29 @@
 //!   the full size fits into.
 //! - A client that sends more than Receive Maximum is held back, not cut off: widely used ones do not know it.
 //! - Server Keep Alive is what the client asked for, and 1,140 s when it asked for none or more.
+//! - Commands go to clients that subscribed to them: on 3.1.1 to the topic below `devicebound`, on MQTT 5 to
+//!   `$iothub/commands` or, for clients that know only that, to the topic of 3.1.1. Who subscribed both ways gets each
+//!   once. At most 16 are unacknowledged (and no more than the client's Receive Maximum); one that is not acknowledged
+//!   keeps its place even when its lock has run out and it was sent again under another packet id, as MQTT has it.
+//! - Acknowledgements are taken in any order; late, repeated and invented ones do nothing. What PUBACK of MQTT 5 means
+//!   where the contract does not say stands at `settlement` in `packet`.
+//! - A subscription of quality of service 0 completes a command when its bytes were handed to the network.
+//! - A clean session gets all that is in the queue when it subscribes. After UNSUBSCRIBE, and while a subscription of
+//!   another version of MQTT is all there is, commands wait in the queue; those already sent may still be acknowledged.
+//! - A command that fits into no packet the client accepts is rejected, and logged: it could never be delivered, and would
+//!   hold its place in the queue until it expires.
+//! - A subscription of a session that is kept is on stable storage before SUBACK.
 //! - A will is published when the connection ends in any way but DISCONNECT, takeover included, at once (its delay is
 //!   not kept) and not when the hub stops.
 
+mod command;
 mod connect;
 mod connection;
 mod metrics;
 mod packet;
 mod pipeline;
 mod publish;
+mod push;
 mod session;
 
 use std::{
@@ -65,7 +79,6 @@ pub(crate) use self::{
 pub(crate) struct Front {
     access: Access,
     events: Events,
-    #[allow(dead_code, reason = "read by what pushes commands")]
     commands: Commands,
     sessions: Arc<Sessions>,
     limits: Limits,

@@ -15,7 +15,10 @@ use rmqtt_codec::{
     v3, v5,
 };
 use tokio_util::codec::{Decoder, Encoder};
-use whimbrel::wire::v5::{self as names, Place, Status};
+use whimbrel::{
+    transport::Settlement,
+    wire::v5::{self as names, Place, Status},
+};
 
 /// A version of MQTT the hub speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +145,13 @@ pub(crate) enum Packet {
     },
     /// AUTH.
     Auth(Box<v5::Auth>),
-    /// PUBACK of something the hub sent.
-    Acknowledge,
+    /// PUBACK of a command.
+    Acknowledge {
+        /// What it was published under.
+        id: NonZeroU16,
+        /// What is to become of it.
+        settlement: Settlement,
+    },
     /// CONNECT again, or a packet only a server may send.
     Forbidden,
 }
@@ -192,7 +200,9 @@ fn from_v3(packet: v3::Packet) -> Packet {
         }
         v3::Packet::PingRequest => Packet::Ping,
         v3::Packet::Disconnect => Packet::Disconnect { with_will: false, session_expiry: None },
-        v3::Packet::PublishAck { .. } => Packet::Acknowledge,
+        v3::Packet::PublishAck { packet_id } => {
+            Packet::Acknowledge { id: packet_id, settlement: Settlement::Complete }
+        }
         _ => Packet::Forbidden,
     }
 }
@@ -219,8 +229,29 @@ fn from_v5(packet: v5::Packet) -> Packet {
             session_expiry: disconnect.session_expiry_interval_secs,
         },
         v5::Packet::Auth(auth) => Packet::Auth(Box::new(auth)),
-        v5::Packet::PublishAck(_) => Packet::Acknowledge,
+        v5::Packet::PublishAck(acknowledgement) => {
+            let status = acknowledgement.properties.iter().find(|(name, _)| &**name == names::STATUS);
+            let status = status.and_then(|(_, value)| Status::parse(value));
+            let settlement = settlement(acknowledgement.reason_code.into(), status);
+            Packet::Acknowledge { id: acknowledgement.packet_id, settlement }
+        }
         _ => Packet::Forbidden,
+    }
+}
+
+/// What a PUBACK of MQTT 5 says about a command.
+///
+/// The contract names three answers: reason 0, and 131 with status `0603` or `0100`. For all others: a status says by its
+/// retryable bit whether the command is abandoned or rejected. Without one that can be read, the reasons 145 (packet
+/// identifier in use) and 151 (quota exceeded) pass and the command is abandoned, all other failures reject it: MQTT
+/// itself knows no second try after them.
+fn settlement(reason: u8, status: Option<Status>) -> Settlement {
+    match (reason, status) {
+        (..0x80, _) => Settlement::Complete,
+        (_, Some(status)) if status.is_retryable() => Settlement::Abandon,
+        (_, Some(_)) => Settlement::Reject,
+        (145 | 151, None) => Settlement::Abandon,
+        (_, None) => Settlement::Reject,
     }
 }
 
@@ -495,5 +526,49 @@ mod tests {
         let mut out = BytesMut::new();
         write_acknowledgement(NonZeroU16::new(7).unwrap(), Answer::Stored(None), &mut out);
         assert_eq!(&out[..], [0x40, 2, 0, 7]);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_5_settles_by_reason_and_status() {
+        let status = |text| Some(Status::parse(text).unwrap());
+        for (reason, status, expected) in [
+            (0, None, Settlement::Complete),
+            (16, None, Settlement::Complete),
+            // Nonsense: the reason is what MQTT goes by.
+            (0, status("0603"), Settlement::Complete),
+            (131, status("0603"), Settlement::Abandon),
+            (131, status("0100"), Settlement::Reject),
+            (131, status("0503"), Settlement::Abandon),
+            (131, status("0104"), Settlement::Reject),
+            (131, status("06ff"), Settlement::Abandon),
+            (131, status("01ff"), Settlement::Reject),
+            (131, status("0001"), Settlement::Reject),
+            (131, None, Settlement::Reject),
+            (128, None, Settlement::Reject),
+            (151, None, Settlement::Abandon),
+            (145, None, Settlement::Abandon),
+            (153, None, Settlement::Reject),
+        ] {
+            assert_eq!(settlement(reason, status), expected, "{reason} {status:?}");
+        }
+    }
+
+    #[test]
+    fn acknowledgements_are_read_in_every_length() {
+        let mut v3 = Codec::V3(v3::Codec::new(0));
+        let v5 = || Codec::V5(v5::Codec::new(0, 0));
+        let read = |codec: &mut Codec, bytes: &[u8]| match codec.read(&mut BytesMut::from(bytes)) {
+            Ok(Packet::Acknowledge { id, settlement }) => Some((id.get(), settlement)),
+            _ => None,
+        };
+        assert_eq!(read(&mut v3, b"\x40\x02\x01\x02"), Some((0x0102, Settlement::Complete)));
+        assert_eq!(read(&mut v3, b"\x40\x02\0\0"), None, "no packet has the id 0");
+        assert_eq!(read(&mut v5(), b"\x40\x02\0\x07"), Some((7, Settlement::Complete)));
+        assert_eq!(read(&mut v5(), b"\x40\x03\0\x07\x83"), Some((7, Settlement::Reject)));
+        assert_eq!(read(&mut v5(), b"\x40\x04\0\x07\x83\0"), Some((7, Settlement::Reject)));
+        let abandon = b"\x40\x13\0\x07\x83\x0f\x26\0\x06status\0\x040603";
+        assert_eq!(read(&mut v5(), abandon), Some((7, Settlement::Abandon)));
+        let unreadable = b"\x40\x13\0\x07\x83\x0f\x26\0\x06status\0\x04busy";
+        assert_eq!(read(&mut v5(), unreadable), Some((7, Settlement::Reject)));
     }
 }

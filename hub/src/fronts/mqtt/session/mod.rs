@@ -1,5 +1,9 @@
 //! What a client may do after it was let in: packets in, publications and effects out. No sockets, no clock, no store.
 
+mod window;
+
+pub(crate) use window::Window;
+
 use std::{num::NonZeroU16, time::SystemTime};
 
 use bytestring::ByteString;
@@ -9,6 +13,7 @@ use rmqtt_codec::{
 };
 use whimbrel::{
     Lane, Message,
+    transport::Settlement,
     wire::{
         topic,
         v5::{COMMANDS, Status},
@@ -16,6 +21,7 @@ use whimbrel::{
 };
 
 use super::{
+    command::{Form, Shape},
     connect::{self, Admission, Method, TOPIC_ALIASES},
     metrics::Closed,
     packet::{Granted, Packet, Reply, Version},
@@ -63,8 +69,10 @@ pub(crate) enum Fate {
 pub(crate) enum Effect {
     /// Say this.
     Reply(Reply),
-    /// These are the subscriptions now.
-    Subscribed(Subscriptions),
+    /// The subscriptions may have changed: say this once they are kept.
+    Subscribed(Reply),
+    /// A command was acknowledged.
+    Acknowledged(NonZeroU16, Settlement),
     /// The session is not kept after all.
     Forget,
     /// Check the credentials again.
@@ -151,6 +159,9 @@ pub(crate) struct Session {
     aliases: Vec<Option<ByteString>>,
     will: Option<Box<Message>>,
     receive_maximum: u16,
+    command_window: u16,
+    /// Largest packet the client accepts.
+    accepts: u32,
     packet_bytes: usize,
     message_bytes: usize,
 }
@@ -178,6 +189,8 @@ impl Session {
             aliases: Vec::new(),
             will: admission.will,
             receive_maximum: admission.receive_maximum,
+            command_window: admission.command_window,
+            accepts: admission.accepts.unwrap_or(u32::MAX),
             packet_bytes: admission.packet_bytes,
             message_bytes,
         }
@@ -201,6 +214,36 @@ impl Session {
     /// Largest packet the client may send.
     pub(crate) fn largest_packet(&self) -> usize {
         self.packet_bytes
+    }
+
+    /// Largest packet the client accepts.
+    pub(crate) fn accepts(&self) -> usize {
+        usize::try_from(self.accepts).unwrap_or(usize::MAX)
+    }
+
+    /// Commands the client may have unacknowledged.
+    pub(crate) fn command_window(&self) -> u16 {
+        self.command_window
+    }
+
+    /// What the client has subscribed to.
+    pub(crate) fn subscriptions(&self) -> Subscriptions {
+        self.subscriptions
+    }
+
+    /// How this client wants its commands; `None` when it has not subscribed to them.
+    ///
+    /// One that subscribed in both ways gets each command once, in the way of MQTT 5, with the better of the two
+    /// qualities of service. Kept by a client of MQTT 5, `$iothub/commands` means nothing on 3.1.1: there its properties
+    /// cannot be said.
+    pub(crate) fn commands(&self) -> Option<Form> {
+        let Subscriptions { commands, devicebound, .. } = self.subscriptions;
+        let (shape, assurance) = match self.version {
+            Version::V3 => (Shape::Topic(Version::V3), devicebound?),
+            Version::V5 if commands.is_some() => (Shape::Properties, commands.max(devicebound)?),
+            Version::V5 => (Shape::Topic(Version::V5), devicebound?),
+        };
+        Some(Form { shape, assurance })
     }
 
     /// The will, to be published now.
@@ -245,8 +288,9 @@ impl Session {
                     ));
                 }
             },
-            // Nothing the hub sent is waiting for one; a late one does no harm.
-            Packet::Acknowledge => {}
+            Packet::Acknowledge { id, settlement } => {
+                batch.effects.push(Effect::Acknowledged(id, settlement));
+            }
             Packet::Forbidden => return Err(Close::protocol(Code::ProtocolError, "")),
         }
         Ok(())
@@ -348,8 +392,7 @@ impl Session {
             }
             granted.push(answer);
         }
-        batch.effects.push(Effect::Subscribed(self.subscriptions));
-        batch.effects.push(Effect::Reply(Reply::Subscribed(id, granted)));
+        batch.effects.push(Effect::Subscribed(Reply::Subscribed(id, granted)));
         Ok(())
     }
 
@@ -358,15 +401,14 @@ impl Session {
             .iter()
             .map(|filter| self.subscription(filter).is_ok_and(|subscription| subscription.take().is_some()))
             .collect();
-        batch.effects.push(Effect::Subscribed(self.subscriptions));
-        batch.effects.push(Effect::Reply(Reply::Unsubscribed(id, found)));
+        batch.effects.push(Effect::Subscribed(Reply::Unsubscribed(id, found)));
     }
 
     /// The subscription a filter stands for.
     fn subscription(&mut self, filter: &str) -> Result<&mut Option<Assurance>, v5::SubscribeAckReason> {
         let (device, module) = (&*self.sender.device, self.sender.module.as_deref());
         match module {
-            None if topic::is_c2d_filter(filter, device) => Ok(&mut self.subscriptions.commands),
+            None if topic::is_c2d_filter(filter, device) => Ok(&mut self.subscriptions.devicebound),
             None if self.version == Version::V5 && filter == COMMANDS => Ok(&mut self.subscriptions.commands),
             Some(module) if is_inputs_filter(filter, device, module) => Ok(&mut self.subscriptions.inputs),
             _ if filter.starts_with("$share/") => Err(v5::SubscribeAckReason::SharedSubscriptionNotSupported),

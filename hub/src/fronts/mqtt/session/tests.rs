@@ -211,7 +211,7 @@ fn subscribe(session: &mut Session, filters: &[(&str, QoS)]) -> Result<Vec<Grant
     let (batch, handled) = handle(session, Packet::Subscribe { id: id(5), filters, identified: false });
     handled?;
     match batch.effects.into_iter().last() {
-        Some(Effect::Reply(Reply::Subscribed(id, granted))) if id.get() == 5 => Ok(granted),
+        Some(Effect::Subscribed(Reply::Subscribed(id, granted))) if id.get() == 5 => Ok(granted),
         other => panic!("{other:?}"),
     }
 }
@@ -228,7 +228,7 @@ fn only_the_own_filter_is_granted() {
         ] {
             assert_eq!(subscribe(&mut session, &[(own, wanted)]).unwrap(), [Granted::Yes(granted)]);
         }
-        assert_eq!(session.subscriptions.commands, Some(Assurance::AtLeastOnce));
+        assert_eq!(session.subscriptions.devicebound, Some(Assurance::AtLeastOnce));
     }
     use v5::SubscribeAckReason as Reason;
     for (filter, reason) in [
@@ -285,9 +285,9 @@ fn unsubscribing_says_what_there_was() {
     assert!(handled.is_ok());
     assert!(matches!(
         &batch.effects[..],
-        [Effect::Subscribed(Subscriptions { commands: None, .. }), Effect::Reply(Reply::Unsubscribed(_, found))]
-            if *found == [true, false, false]
+        [Effect::Subscribed(Reply::Unsubscribed(_, found))] if *found == [true, false, false]
     ));
+    assert_eq!(session.subscriptions(), Subscriptions::default());
 }
 
 #[test]
@@ -307,11 +307,40 @@ fn what_else_ends_a_connection_and_whether_the_will_goes_out() {
 }
 
 #[test]
-fn a_ping_is_answered_and_a_stray_acknowledgement_is_not() {
+fn a_ping_is_answered_and_an_acknowledgement_is_passed_on() {
     let (batch, handled) = handle(&mut session(Version::V3), Packet::Ping);
     assert!(handled.is_ok() && matches!(batch.effects[..], [Effect::Reply(Reply::Pong)]));
-    let (batch, handled) = handle(&mut session(Version::V3), Packet::Acknowledge);
-    assert!(handled.is_ok() && batch.effects.is_empty());
+    let packet = Packet::Acknowledge { id: id(9), settlement: Settlement::Reject };
+    let (batch, handled) = handle(&mut session(Version::V5), packet);
+    assert!(handled.is_ok());
+    assert!(
+        matches!(batch.effects[..], [Effect::Acknowledged(acknowledged, Settlement::Reject)] if acknowledged == id(9))
+    );
+}
+
+#[test]
+fn commands_take_the_form_of_the_subscription() {
+    let (topic, command) = ("devices/d/messages/devicebound/#", "$iothub/commands");
+    let (none, at_least_once) = (QoS::AtMostOnce, QoS::AtLeastOnce);
+    let form = |shape, assurance| Some(Form { shape, assurance });
+    let (less, more) = (Assurance::AtMostOnce, Assurance::AtLeastOnce);
+    let (v3, v5) = (Version::V3, Version::V5);
+    for (version, filters, expected) in [
+        (v3, vec![], None),
+        (v3, vec![(topic, at_least_once)], form(Shape::Topic(v3), more)),
+        (v3, vec![(topic, at_least_once), (topic, none)], form(Shape::Topic(v3), less)),
+        (v5, vec![(topic, none)], form(Shape::Topic(v5), less)),
+        (v5, vec![(command, at_least_once)], form(Shape::Properties, more)),
+        (v5, vec![(command, none), (topic, at_least_once)], form(Shape::Properties, more)),
+    ] {
+        let mut session = session(version);
+        if !filters.is_empty() {
+            subscribe(&mut session, &filters).unwrap();
+        }
+        assert_eq!(session.commands(), expected, "{filters:?}");
+    }
+    let kept = Subscriptions { commands: Some(more), ..Subscriptions::default() };
+    assert_eq!(Session::new(v3, Admission::sample(None, None), kept, 100).commands(), None);
 }
 
 /// Handles packets as a connection does, until one of them ends it. Gives how many were handled.

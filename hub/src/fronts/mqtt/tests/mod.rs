@@ -1,5 +1,6 @@
 //! The front on a disk that stalls, fills up or breaks.
 
+mod commands;
 mod faulty_disk;
 
 use std::num::NonZeroU16;
@@ -17,7 +18,7 @@ use self::faulty_disk::{Faults, FaultyDisk};
 use super::{packet::Version, *};
 use crate::{
     access::Policies,
-    commands::{CommandOptions, Commands},
+    commands::CommandOptions,
     events::{EventOptions, Position},
     registry::Registry,
     store::{Embedded, Store, StoreOptions},
@@ -30,6 +31,7 @@ const HOST: &str = "hub.test";
 struct Ground {
     front: Arc<Front>,
     events: Events,
+    commands: Commands,
     registry: Registry,
     faults: Arc<Faults>,
 }
@@ -44,9 +46,10 @@ impl Ground {
         let policies = Policies::load(&*store).await.unwrap();
         let access = Access::new(registry.clone(), policies, &[], HOST).unwrap();
         let events = Events::start(Arc::clone(&store), EventOptions::default());
-        let commands = Commands::start(store, registry.clone(), CommandOptions::default());
-        let front = Front::new(access, events.clone(), commands, Arc::default(), limits);
-        Self { front, events, registry, faults }
+        let commands = Commands::start(Arc::clone(&store), registry.clone(), CommandOptions::default());
+        let sessions = Arc::new(Sessions::new(store));
+        let front = Front::new(access, events.clone(), commands.clone(), sessions, limits);
+        Self { front, events, commands, registry, faults }
     }
 
     /// A client of a new device, let in.
