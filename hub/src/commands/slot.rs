@@ -38,6 +38,8 @@ pub(super) struct Slot {
 
 struct State {
     phase: Phase,
+    /// The last number that may have been in what was read from the store.
+    through: u64,
     users: usize,
     waiting: Vec<Waiting>,
     /// When the clock is to look at it.
@@ -98,6 +100,7 @@ impl Inner {
                     generation: Arc::clone(generation),
                     state: Mutex::new(State {
                         phase: Phase::Unloaded,
+                        through: 0,
                         users: 0,
                         waiting: Vec::new(),
                         alarm: None,
@@ -172,11 +175,14 @@ impl Inner {
     /// Takes in a command that has become durable, if its queue is in memory.
     pub(super) fn arrived(self: &Arc<Self>, device: &str, generation: &str, row: CommandRow) {
         let Some(slot) = self.loaded(device, generation) else { return };
-        let mut state = locked(&slot.state);
+        let mut guard = locked(&slot.state);
+        let state = &mut *guard;
         match &mut state.phase {
             Phase::Loading(meanwhile) => meanwhile.push((row.sequence, held(row))),
+            // The store was read between its becoming durable and now: it has been delivered, perhaps, and has ended.
+            Phase::Ready(_) if row.sequence <= state.through => {}
             Phase::Ready(_) => {
-                let _ = self.act(&slot, state, |queue, _, _| queue.insert(row.sequence, held(row)));
+                let _ = self.act(&slot, guard, |queue, _, _| queue.insert(row.sequence, held(row)));
             }
             // Whoever loads it finds the command.
             Phase::Unloaded | Phase::Failed(_) | Phase::Over(_) | Phase::Released => {}
@@ -280,10 +286,12 @@ impl Inner {
     }
 
     fn install(self: &Arc<Self>, slot: &Arc<Slot>, found: Result<Option<CommandQueue>>) {
-        let mut state = locked(&slot.state);
+        let mut guard = locked(&slot.state);
+        let state = &mut *guard;
         let Phase::Loading(meanwhile) = &mut state.phase else { return };
         state.phase = match found {
             Ok(Some(found)) => {
+                state.through = found.through;
                 let mut queue = Queue::new(Rules::from(&self.options));
                 // What was sent before the store was read is in what was read, or has ended since.
                 let newer =
@@ -298,7 +306,7 @@ impl Inner {
             Err(error) => Phase::Failed(error),
         };
         let waiting = std::mem::take(&mut state.waiting);
-        self.act(slot, state, |_, _, _| ());
+        self.act(slot, guard, |_, _, _| ());
         wake(waiting);
     }
 }

@@ -7,7 +7,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     time::{Duration, SystemTime},
 };
 
@@ -118,8 +118,8 @@ impl<M: Clone> Queue<M> {
 
     /// Takes in a durable command. The caller makes sure that it comes in once.
     pub(super) fn insert(&mut self, sequence: u64, held: Held<M>) {
-        let command = Command { held, state: State::Enqueued };
-        if self.commands.insert(sequence, command).is_none() {
+        if let Entry::Vacant(place) = self.commands.entry(sequence) {
+            place.insert(Command { held, state: State::Enqueued });
             self.wait(sequence);
         }
     }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use whimbrel::ErrorKind;
 
-use super::{Ground, assert_kind, command, ids, next, ready};
-use crate::commands::{CommandOutcome, CommandState, Settlement};
+use super::{Ground, assert_kind, command, ids, next, patiently, ready};
+use crate::{
+    commands::{CommandOutcome, CommandState, Settlement},
+    store::CommandRow,
+};
 
 #[tokio::test]
 async fn a_command_is_sent_delivered_and_completed() {
@@ -61,4 +64,32 @@ async fn what_waited_before_the_restart_is_delivered_after_it() {
     let ground = ground.restart().await;
     let mut receiver = ground.commands.receiver(&device);
     assert_eq!(ids(&next(&mut receiver, 10).await), ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_command_that_was_loaded_does_not_arrive_a_second_time() {
+    let ground = Ground::in_memory();
+    let device = ground.device("d").await;
+    ground.send("d", command("c")).await;
+    let mut receiver = ground.commands.receiver(&device);
+    let delivery = next(&mut receiver, 1).await.remove(0);
+    // Whoever stored it tells of it only now: the queue was read in between.
+    let late = || {
+        let mut record = Vec::new();
+        whimbrel::wire::record::encode(&command("c"), &mut record);
+        let row = CommandRow {
+            sequence: delivery.sequence,
+            enqueued_at: delivery.enqueued_at,
+            expires_at: ground.now() + Duration::from_secs(60),
+            delivery_count: 0,
+            record: record.into(),
+        };
+        ground.commands.inner.arrived("d", &device.generation, row);
+    };
+    late();
+    assert!(ready(&mut receiver, 1).await.is_empty(), "it is locked");
+    patiently(receiver.settle(delivery.lock, Settlement::Complete)).await.unwrap();
+    late();
+    assert!(ready(&mut receiver, 1).await.is_empty(), "it is over");
+    assert_eq!(ground.commands.pending("d").await.unwrap(), 0);
 }
