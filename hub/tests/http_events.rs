@@ -221,3 +221,46 @@ async fn health_and_figures() {
     let stored = format!("whimbrel_hub_events_stored_total{{partition=\"{partition}\"}} 1");
     assert!(page.contains(&stored), "{stored} is not in\n{page}");
 }
+
+#[tokio::test]
+async fn a_partition_changes_hands_by_compare_and_swap() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = async || {
+        let builder = whimbrel_hub::Hub::builder().data_dir(folder.path());
+        Fixture::over(builder.start().await.unwrap())
+    };
+    let hub = start().await;
+    let claim = async |hub: &Fixture, owner: &str, epoch: u64, lasts: u64, condition: (&str, &str)| {
+        hub.request(Method::PUT, "/v1/groups/$default/ownerships/0")
+            .header(condition.0, condition.1)
+            .json(&json!({"owner": owner, "epoch": epoch, "lasts_ms": lasts}))
+            .send()
+            .await
+            .unwrap()
+    };
+    let first: Value = claim(&hub, "a", 1, 60_000, ("if-none-match", "*")).await.json().await.unwrap();
+    assert_eq!(first["owner"], "a");
+    let etag = format!("\"{}\"", first["etag"].as_str().unwrap());
+    for condition in [("if-none-match", "*"), ("if-match", "\"77\""), ("if-match", "x")] {
+        let (status, name, _) = refusal(claim(&hub, "b", 2, 60_000, condition).await).await;
+        assert_eq!((status, name.as_str()), (StatusCode::PRECONDITION_FAILED, "CONFLICT"));
+    }
+    let (status, ..) = refusal(claim(&hub, "b", 2, 60_000, ("x-none", "")).await).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, ..) = refusal(claim(&hub, "b", 2, 100_000_000, ("if-match", &etag)).await).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "over a day");
+
+    hub.hub.stop().await.unwrap();
+    let hub = start().await;
+    let kept = hub.get("/v1/groups/$Default/ownerships").await;
+    assert_eq!((&kept[0]["owner"], &kept[0]["etag"]), (&json!("a"), &first["etag"]), "durable");
+    assert!(kept[0]["expires_in_ms"].as_u64().unwrap() > 50_000);
+    let stolen: Value = claim(&hub, "b", 2, 60_000, ("if-match", &etag)).await.json().await.unwrap();
+    assert_eq!((&stolen["owner"], &stolen["epoch"]), (&json!("b"), &json!(2)));
+    assert_eq!(refusal(claim(&hub, "a", 1, 60_000, ("if-match", &etag)).await).await.0, 412);
+    let etag = format!("\"{}\"", stolen["etag"].as_str().unwrap());
+    let given_up: Value = claim(&hub, "b", 2, 0, ("if-match", &etag)).await.json().await.unwrap();
+    assert_eq!(given_up["expires_in_ms"], 0);
+    let missing = hub.request(Method::GET, "/v1/groups/nobody/ownerships").send().await.unwrap();
+    assert_eq!(refusal(missing).await.0, StatusCode::NOT_FOUND);
+}

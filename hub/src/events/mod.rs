@@ -17,13 +17,19 @@ use crate::{
     store::{Entry, Store, fnv1a},
 };
 
-pub use crate::store::{Event, Origin, PartitionState, Place, Position, ReadLimit, Retention};
+pub use crate::store::{
+    Event, Origin, Ownership, OwnershipClaim, PartitionState, Place, Position, ReadLimit, Retention,
+};
 pub use reader::EventReader;
 
 /// Longest id of an outbox that marks are kept for, in bytes.
 pub const OUTBOX_LIMIT: usize = 128;
 /// Longest name of a consumer group.
 const GROUP_LIMIT: usize = 50;
+/// Longest id of a reader that owns a partition, in bytes.
+const OWNER_LIMIT: usize = 128;
+/// Longest time a reader may have a partition without saying that it still has it.
+const LONGEST_CLAIM: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often retention and the like are looked after.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -184,6 +190,33 @@ impl Events {
                 .with("next", next));
         }
         self.inner.store.set_checkpoint(group, partition, sequence).await
+    }
+
+    /// Which reader of a group has which partition, past owners included.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such group.
+    pub async fn ownerships(&self, group: &str) -> Result<Vec<Ownership>> {
+        self.inner.store.ownerships(group, SystemTime::now()).await
+    }
+
+    /// Takes, renews or gives up a partition for a reader; `None` when the etag is no longer the current one: somebody
+    /// was faster. The hub keeps the account; what detaches a reader is the epoch its link names.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such group or partition; `InvalidArgument` for an owner that is not 1 to 128
+    /// characters, an epoch over 2^63 - 1, or one that is to last over a day.
+    pub async fn claim(&self, group: &str, claim: OwnershipClaim) -> Result<Option<Ownership>> {
+        const OPERATION: &str = "events.claim";
+        self.state(OPERATION, claim.partition)?;
+        if !(1..=OWNER_LIMIT).contains(&claim.owner.len())
+            || i64::try_from(claim.epoch).is_err()
+            || claim.lasts > LONGEST_CLAIM
+        {
+            let text = "the owner is 1 to 128 bytes, the epoch at most 2^63 - 1, and it lasts a day at most";
+            return Err(Error::new(ErrorKind::InvalidArgument, OPERATION, text));
+        }
+        self.inner.store.claim_ownership(group, claim, SystemTime::now()).await
     }
 
     fn state(&self, operation: &'static str, partition: u32) -> Result<PartitionState> {

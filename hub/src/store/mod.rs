@@ -24,7 +24,7 @@ pub use rows::{
     Authentication, Changed, CommandChange, CommandChanged, CommandQueue, CommandRetention, CommandRow,
     CommandStatusRow, DeadLetterRow, Device, DeviceChange, DeviceCounts, DeviceUpdate, DueCommand,
     EndedCommand, FeedbackRow, KeySlot, Module, ModuleUpdate, NewAuthentication, NewCommand, NewDevice,
-    PolicyRow, SessionRow,
+    Ownership, OwnershipClaim, PolicyRow, SessionRow,
 };
 
 /// Modules a device may have.
@@ -317,6 +317,23 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `DiskFull`, `JournalIo`, `Closed`.
     fn trim_commands(&self, before: CommandRetention) -> BoxFuture<'_, Result<bool>>;
+
+    /// Who reads the partitions of a group, past owners included.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such group.
+    fn ownerships(&self, group: &str, now: SystemTime) -> BoxFuture<'_, Result<Vec<Ownership>>>;
+
+    /// Takes, renews or gives up a partition; `None` when the etag is another one.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such group.
+    fn claim_ownership(
+        &self,
+        group: &str,
+        claim: OwnershipClaim,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Option<Ownership>>>;
 
     /// Makes everything durable and stops: waiting readers and later calls end with `Closed`.
     ///

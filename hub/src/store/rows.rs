@@ -1,6 +1,9 @@
 //! What is kept besides events: device identities, sessions, policies, commands and what became of them.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use whimbrel::{
@@ -357,4 +360,34 @@ pub struct CommandRetention {
     pub outcomes: SystemTime,
     /// Feedback from before.
     pub feedback: SystemTime,
+}
+
+/// Who reads a partition for a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// Which partition.
+    pub partition: u32,
+    /// Id of the reader.
+    pub owner: String,
+    /// Chosen by the readers, to order them.
+    pub epoch: u64,
+    /// Changes with every claim.
+    pub etag: u64,
+    /// Time left; zero when it is over or was given up.
+    pub expires_in: Duration,
+}
+
+/// A change of an [`Ownership`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnershipClaim {
+    /// Which partition.
+    pub partition: u32,
+    /// Id of the reader.
+    pub owner: String,
+    /// See [`Ownership::epoch`].
+    pub epoch: u64,
+    /// How long it lasts; zero gives the partition up.
+    pub lasts: Duration,
+    /// What the etag has to be; `None` when there has to be no row.
+    pub etag: Option<u64>,
 }

@@ -1,21 +1,24 @@
 //! `/v1/partitions` and `/v1/groups`: what the log holds, and how far each consumer group has got.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header},
     routing::{get, put},
 };
 use serde::{Deserialize, Serialize};
-use whimbrel::wire::time;
+use whimbrel::{ErrorKind, wire::time};
 
 use super::{
     Hub,
     failure::{Failure, Place, Unread},
 };
-use crate::access::Right;
+use crate::{
+    access::Right,
+    events::{Ownership, OwnershipClaim},
+};
 
 /// Where tokens for reading events point to.
 pub(super) const RESOURCE: &str = "messages/events";
@@ -27,6 +30,8 @@ pub(super) fn routes() -> Router<Hub> {
         .route("/groups/{group}", put(add))
         .route("/groups/{group}/checkpoints", get(checkpoints))
         .route("/groups/{group}/checkpoints/{partition}", put(set_checkpoint))
+        .route("/groups/{group}/ownerships", get(ownerships))
+        .route("/groups/{group}/ownerships/{partition}", put(claim))
 }
 
 #[derive(Serialize)]
@@ -97,4 +102,75 @@ async fn set_checkpoint(
     let Checkpoint { sequence } = body.needed().await?;
     hub.events.set_checkpoint(&group, partition, sequence).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which reader has a partition.
+#[derive(Serialize)]
+struct OwnershipView {
+    partition: u32,
+    owner: String,
+    epoch: u64,
+    etag: String,
+    /// Zero when it is over or was given up.
+    expires_in_ms: u64,
+}
+
+impl From<Ownership> for OwnershipView {
+    fn from(ownership: Ownership) -> Self {
+        let Ownership { partition, owner, epoch, etag, expires_in } = ownership;
+        let expires_in_ms = u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX);
+        Self { partition, owner, epoch, etag: etag.to_string(), expires_in_ms }
+    }
+}
+
+async fn ownerships(
+    State(hub): State<Hub>,
+    Place(group): Place<String>,
+    headers: HeaderMap,
+) -> Result<Json<Vec<OwnershipView>>, Failure> {
+    hub.authorize(&headers, Right::ServiceConnect, RESOURCE)?;
+    Ok(Json(hub.events.ownerships(&group).await?.into_iter().map(OwnershipView::from).collect()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedOwnership {
+    owner: String,
+    epoch: u64,
+    lasts_ms: u64,
+}
+
+/// With `If-Match: "etag"`, or `If-None-Match: *` where there is no row yet; 412 when somebody was faster.
+async fn claim(
+    State(hub): State<Hub>,
+    Place((group, partition)): Place<(String, u32)>,
+    headers: HeaderMap,
+    body: Unread,
+) -> Result<Json<OwnershipView>, Failure> {
+    hub.authorize(&headers, Right::ServiceConnect, RESOURCE)?;
+    let WantedOwnership { owner, epoch, lasts_ms } = body.needed().await?;
+    let text = |name| headers.get(&name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let etag = match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, Some("*")) => None,
+        (Some(etag), None) => match etag.trim_matches('"').parse() {
+            Ok(etag) => Some(etag),
+            // One of ours is a number; nothing has this one.
+            Err(_) => return Err(overtaken()),
+        },
+        _ => {
+            return Err(Failure::invalid(
+                "send If-Match with the etag of the ownership, or If-None-Match: * where there is none yet",
+            ));
+        }
+    };
+    let claim = OwnershipClaim { partition, owner, epoch, lasts: Duration::from_millis(lasts_ms), etag };
+    hub.events.claim(&group, claim).await?.map(|claimed| Json(claimed.into())).ok_or_else(overtaken)
+}
+
+fn overtaken() -> Failure {
+    Failure::new(
+        StatusCode::PRECONDITION_FAILED,
+        ErrorKind::Conflict,
+        "the ownership was changed meanwhile; read it again",
+    )
 }

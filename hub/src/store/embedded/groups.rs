@@ -1,10 +1,12 @@
 //! Rows of consumer groups and their positions.
 
+use std::time::{Duration, SystemTime};
+
 use rusqlite::{Connection, OptionalExtension, params};
 use whimbrel::{Error, ErrorKind, Result};
 
-use super::database::failed;
-use crate::store::{DEFAULT_GROUP, MAX_GROUPS};
+use super::{database::failed, log::millis};
+use crate::store::{DEFAULT_GROUP, MAX_GROUPS, Ownership, OwnershipClaim};
 
 pub(super) fn list(db: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut names = vec![DEFAULT_GROUP.to_owned()];
@@ -58,6 +60,71 @@ pub(super) fn set_position(db: &Connection, group: &str, partition: u32, sequenc
     .and_then(|mut statement| statement.execute(params![group, partition, sequence]))
     .map(drop)
     .map_err(|error| failed(OPERATION, &error))
+}
+
+pub(super) fn ownerships(db: &Connection, group: &str, now: SystemTime) -> rusqlite::Result<Vec<Ownership>> {
+    let mut statement = db.prepare_cached(
+        "SELECT partition, owner, epoch, etag, claimed_ms, expires_ms FROM ownerships WHERE group_name = ?1
+         ORDER BY partition",
+    )?;
+    let rows = statement.query_map([group], |row| {
+        let (claimed_ms, expires_ms): (u64, u64) = (row.get(4)?, row.get(5)?);
+        let now_ms = millis(now);
+        // A clock that was set back must not keep a partition for longer than it was claimed for.
+        let left = expires_ms.saturating_sub(now_ms).min(expires_ms.saturating_sub(claimed_ms));
+        Ok(Ownership {
+            partition: row.get(0)?,
+            owner: row.get(1)?,
+            epoch: row.get(2)?,
+            etag: row.get(3)?,
+            expires_in: Duration::from_millis(left),
+        })
+    })?;
+    rows.collect()
+}
+
+/// Compares and swaps.
+pub(super) fn claim(
+    db: &Connection,
+    group: &str,
+    claim: &OwnershipClaim,
+    now: SystemTime,
+) -> Result<Option<Ownership>> {
+    const OPERATION: &str = "events.claim";
+    let sql = |error| failed(OPERATION, &error);
+    if !exists(db, group).map_err(sql)? {
+        return Err(unknown(OPERATION, group));
+    }
+    let current: Option<u64> = db
+        .prepare_cached("SELECT etag FROM ownerships WHERE group_name = ?1 AND partition = ?2")
+        .and_then(|mut statement| {
+            statement.query_row(params![group, claim.partition], |row| row.get(0)).optional()
+        })
+        .map_err(sql)?;
+    if current != claim.etag {
+        return Ok(None);
+    }
+    let etag = current.unwrap_or(0) + 1;
+    let claimed_ms = millis(now);
+    let expires_ms = claimed_ms.saturating_add(u64::try_from(claim.lasts.as_millis()).unwrap_or(u64::MAX));
+    db.prepare_cached(
+        "INSERT INTO ownerships (group_name, partition, owner, epoch, etag, claimed_ms, expires_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch, etag = excluded.etag,
+             claimed_ms = excluded.claimed_ms, expires_ms = excluded.expires_ms",
+    )
+    .and_then(|mut statement| {
+        let OwnershipClaim { partition, owner, epoch, .. } = claim;
+        statement.execute(params![group, partition, owner, epoch, etag, claimed_ms, expires_ms])
+    })
+    .map_err(sql)?;
+    Ok(Some(Ownership {
+        partition: claim.partition,
+        owner: claim.owner.clone(),
+        epoch: claim.epoch,
+        etag,
+        expires_in: claim.lasts,
+    }))
 }
 
 pub(super) fn unknown(operation: &'static str, group: &str) -> Error {

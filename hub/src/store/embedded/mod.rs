@@ -31,8 +31,8 @@ use whimbrel::{
 use super::{
     Authentication, Changed, CommandChange, CommandChanged, CommandQueue, CommandRetention, CommandStatusRow,
     DeadLetterRow, Device, DeviceChange, DeviceCounts, DueCommand, Entry, FeedbackRow, LogReader, Module,
-    ModuleUpdate, NewDevice, PartitionState, Place, PolicyRow, Position, Retention, SessionRow, Store,
-    StoreOptions,
+    ModuleUpdate, NewDevice, Ownership, OwnershipClaim, PartitionState, Place, PolicyRow, Position,
+    Retention, SessionRow, Store, StoreOptions,
 };
 use database::{Database, failed, locked};
 use log::{EventLog, MAX_PARTITIONS};
@@ -352,6 +352,29 @@ impl Store for Embedded {
         self.database
             .write(OPERATION, move |db| commands::trim(db, before).map_err(|error| failed(OPERATION, &error)))
             .boxed()
+    }
+
+    fn ownerships(&self, group: &str, now: SystemTime) -> BoxFuture<'_, Result<Vec<Ownership>>> {
+        const OPERATION: &str = "events.ownerships";
+        let group = group.to_owned();
+        async move {
+            let wanted = group.clone();
+            let found = self.database.read(OPERATION, move |db| {
+                groups::exists(db, &wanted)?.then(|| groups::ownerships(db, &wanted, now)).transpose()
+            });
+            found.await?.ok_or_else(|| groups::unknown(OPERATION, &group))
+        }
+        .boxed()
+    }
+
+    fn claim_ownership(
+        &self,
+        group: &str,
+        claim: OwnershipClaim,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<Option<Ownership>>> {
+        let group = group.to_owned();
+        self.database.write("events.claim", move |db| groups::claim(db, &group, &claim, now)).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

@@ -9,7 +9,7 @@ use super::{database::failed, log::millis};
 
 /// How the tables came to be what they are: step n leads from version n to version n + 1 (`PRAGMA user_version`). A
 /// step that was released is never changed; new ones go last.
-const STEPS: &[&str] = &[FIRST, SESSIONS, MODULES_AND_STATUS, COMMANDS];
+const STEPS: &[&str] = &[FIRST, SESSIONS, MODULES_AND_STATUS, COMMANDS, OWNERSHIPS];
 
 /// `meta` holds the numbers that exist once. Times are milliseconds since 1970. `log_*` is the index of the event log
 /// as of some moment; the log itself is the truth, and what came after that moment is read from it.
@@ -144,6 +144,20 @@ CREATE TABLE command_feedback (
     delivery_count INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX command_feedback_by_device ON command_feedback (device);
+";
+
+/// Which reader of a consumer group has which partition, and until when.
+const OWNERSHIPS: &str = "
+CREATE TABLE ownerships (
+    group_name TEXT NOT NULL COLLATE NOCASE,
+    partition INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    etag INTEGER NOT NULL,
+    claimed_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    PRIMARY KEY (group_name, partition)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Settings of the connection, the tables in their newest form, and the number of partitions, which never changes. A
