@@ -56,6 +56,17 @@ impl Error {
         self
     }
 
+    /// The same error as another call reports it.
+    #[must_use]
+    #[cfg_attr(
+        not(feature = "service"),
+        allow(dead_code, reason = "the service client shares the device's route")
+    )]
+    pub(crate) fn in_operation(mut self, operation: &'static str) -> Self {
+        self.0.operation = operation;
+        self
+    }
+
     /// The row of the table.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

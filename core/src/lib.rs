@@ -33,6 +33,8 @@ mod inbox;
 pub mod journal;
 pub mod message;
 pub mod outbox;
+#[cfg(feature = "service")]
+pub mod service;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;

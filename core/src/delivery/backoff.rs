@@ -65,8 +65,14 @@ impl Jitter {
         mixed ^ (mixed >> 31)
     }
 
+    /// Anything from 0 to below `count`, evenly but for a part in billions; 0 when there is nothing to choose from.
+    #[cfg_attr(not(feature = "service"), allow(dead_code, reason = "the service client chooses by it"))]
+    pub(crate) fn index(&mut self, count: usize) -> usize {
+        (self.next() % (count as u64).max(1)) as usize
+    }
+
     /// Anything from nothing to `ceiling`, evenly.
-    fn below(&mut self, ceiling: Duration) -> Duration {
+    pub(crate) fn below(&mut self, ceiling: Duration) -> Duration {
         // 53 bits, as many as fit a double exactly.
         ceiling.mul_f64((self.next() >> 11) as f64 / (1u64 << 53) as f64)
     }

@@ -12,6 +12,9 @@ pub mod tls;
 #[cfg(feature = "websocket")]
 mod websocket;
 
+#[cfg(feature = "service")]
+pub(crate) use socket::Route;
+
 use std::{
     future::Future,
     time::{Duration, SystemTime},

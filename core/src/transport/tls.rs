@@ -91,6 +91,12 @@ impl TlsConfig {
         Ok(Self(Arc::new(config)))
     }
 
+    /// What another TLS client, such as an HTTP library, is set up with.
+    #[cfg(feature = "http")]
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        ClientConfig::clone(&self.0)
+    }
+
     pub(super) async fn handshake(&self, host: &str, tcp: TcpStream) -> Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| invalid("the server's name cannot be in a certificate").caused_by(error))?;

@@ -12,7 +12,7 @@ use std::{
 use bytes::BytesMut;
 use fe2o3_amqp::{Connection, connection::ConnectionHandle};
 use fe2o3_amqp_types::{
-    primitives::Symbol,
+    primitives::{Binary, Symbol},
     sasl::{SaslCode, SaslInit, SaslMechanisms, SaslOutcome},
 };
 use tokio::{
@@ -66,14 +66,32 @@ impl Door {
     /// The byte stream, past SASL; what comes next on it is AMQP's own header. The caller bounds the time.
     pub(crate) async fn stream(&self) -> Result<Box<dyn Stream>> {
         let mut stream = self.route.open().await?;
-        pass_sasl(&mut stream, self.sasl, &self.host_name).await?;
+        pass_sasl(&mut stream, self.sasl.name(), None, &self.host_name).await?;
         Ok(stream)
     }
 
     /// A connection of the AMQP crate. It counts as lost, also while it is stuck in writing, when nothing came in for
     /// the keep-alive time. The caller bounds the time.
     pub(crate) async fn open(&self, container: &str) -> Result<ConnectionHandle<()>> {
-        let stream = Watched::new(self.stream().await?, self.keep_alive);
+        self.connect(self.stream().await?, container).await
+    }
+
+    /// As [`Door::open`], with a user name and a password, whatever [`Door::sasl`] says (RFC 4616).
+    #[cfg(feature = "service")]
+    pub(crate) async fn open_plain(
+        &self,
+        container: &str,
+        user: &str,
+        password: &str,
+    ) -> Result<ConnectionHandle<()>> {
+        let mut stream = self.route.open().await?;
+        let response = zeroize::Zeroizing::new(format!("\0{user}\0{password}").into_bytes());
+        pass_sasl(&mut stream, "PLAIN", Some(&response), &self.host_name).await?;
+        self.connect(stream, container).await
+    }
+
+    async fn connect(&self, stream: Box<dyn Stream>, container: &str) -> Result<ConnectionHandle<()>> {
+        let stream = Watched::new(stream, self.keep_alive);
         let idle = u32::try_from(self.keep_alive.as_millis()).unwrap_or(u32::MAX);
         Connection::builder()
             .container_id(container)
@@ -87,7 +105,12 @@ impl Door {
 }
 
 /// Negotiates SASL; reads not a byte more than belongs to it.
-async fn pass_sasl(stream: &mut Box<dyn Stream>, sasl: Sasl, host_name: &str) -> Result<()> {
+async fn pass_sasl(
+    stream: &mut Box<dyn Stream>,
+    mechanism: &'static str,
+    response: Option<&[u8]>,
+    host_name: &str,
+) -> Result<()> {
     let lost = |error: io::Error| unreachable("the connection broke during SASL").caused_by(error);
     stream.write_all(&SASL_HEADER).await.map_err(lost)?;
     stream.flush().await.map_err(lost)?;
@@ -103,15 +126,15 @@ async fn pass_sasl(stream: &mut Box<dyn Stream>, sasl: Sasl, host_name: &str) ->
         return Err(frame::violation("the server did not offer SASL mechanisms (section 5.3.2)"));
     }
     let offered: SaslMechanisms = frame::read(mechanisms)?;
-    if !offered.sasl_server_mechanisms.iter().any(|Symbol(name)| name == sasl.name()) {
+    if !offered.sasl_server_mechanisms.iter().any(|Symbol(name)| name == mechanism) {
         let message = "the server does not offer the SASL mechanism we need";
         return Err(
-            Error::new(ErrorKind::Unsupported, "device.connect", message).with("mechanism", sasl.name())
+            Error::new(ErrorKind::Unsupported, "device.connect", message).with("mechanism", mechanism)
         );
     }
     let init = SaslInit {
-        mechanism: Symbol::from(sasl.name()),
-        initial_response: None,
+        mechanism: Symbol::from(mechanism),
+        initial_response: response.map(|bytes| Binary::from(bytes.to_vec())),
         hostname: Some(host_name.to_owned()),
     };
     let mut out = BytesMut::new();
