@@ -205,7 +205,14 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let sessions = Arc::new(Sessions::new(Arc::clone(&store)));
     let changes = registry.changes();
     let events_port = addresses.amqps.map_or(DEFAULT_AMQPS_PORT, |address| address.port());
-    let amqp_front = amqp::Front::new(access.clone(), events.clone(), limits(config), events_port);
+    let amqp_front = amqp::Front::new(
+        access.clone(),
+        events.clone(),
+        commands.clone(),
+        Arc::clone(sessions.presences()),
+        limits(config),
+        events_port,
+    );
     tasks.spawn(drop_revoked(
         registry.clone(),
         changes,
@@ -512,7 +519,10 @@ async fn drop_revoked(
                     sessions.forget(&device);
                 }
             }
-            Ok(Change::ModuleRevoked { device, module }) => sessions.revoke_module(&device, &module),
+            Ok(Change::ModuleRevoked { device, module }) => {
+                sessions.revoke_module(&device, &module);
+                amqp.revoke_module(&device, &module);
+            }
             // Whom we missed we do not know: all come back, and are looked at anew.
             Err(RecvError::Lagged(_)) => {
                 sessions.revoke_all();

@@ -6,8 +6,8 @@ use std::{
 };
 
 use fe2o3_amqp::{
-    Connection, Receiver, Sender, Session, connection::ConnectionHandle, sasl_profile::SaslProfile,
-    session::SessionHandle,
+    Connection, Receiver, Sender, Session, connection::ConnectionHandle, link::delivery::Sendable,
+    sasl_profile::SaslProfile, session::SessionHandle,
 };
 use fe2o3_amqp_types::{
     definitions::{Error as AmqpError, ErrorCondition},
@@ -21,7 +21,11 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use whimbrel::auth::{ConnectionString, Credential, Key, SasToken};
+use whimbrel::{
+    Message,
+    auth::{ConnectionString, Credential, Key, SasToken},
+    wire::amqp,
+};
 use whimbrel_hub::{
     Hub, HubBuilder,
     events::{Event, Position},
@@ -199,10 +203,10 @@ impl Client {
         settled_in(sender, Sender::on_detach).await
     }
 
-    /// A link to receive on, if the hub leaves it attached.
-    pub(crate) async fn receiver(&mut self, address: &str) -> Result<Receiver, AmqpError> {
+    /// A link to receive on; what it is refused for comes when it receives.
+    pub(crate) async fn receiver(&mut self, address: &str) -> Receiver {
         let name = self.name("receiver");
-        Ok(Receiver::attach(&mut self.session, name, address).await.unwrap())
+        Receiver::attach(&mut self.session, name, address).await.unwrap()
     }
 }
 
@@ -216,6 +220,10 @@ async fn settled_in(
         Ok(fe2o3_amqp::link::DetachError::RemoteClosedWithError(error)) => Err(error),
         Ok(other) => panic!("{other:?}"),
     }
+}
+
+pub(crate) fn sendable(message: &Message) -> Sendable<Body<Value>> {
+    Sendable { message: amqp::encode(message), message_format: 0, settled: None }
 }
 
 pub(crate) fn key_of(connection_string: &str) -> Key {

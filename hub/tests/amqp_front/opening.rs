@@ -34,7 +34,6 @@ async fn every_form_of_signing_in() {
         plain("d@sas.elsewhere", &device_token),
         plain("service@sas.root.localhost", &policy_token),
         plain("d@sas.localhost", "nonsense"),
-        SaslProfile::External,
     ] {
         assert!(Client::open(ground.dial().await, profile.clone()).await.is_err(), "{profile:?}");
     }

@@ -1,16 +1,9 @@
 //! Devices send events.
 
-use fe2o3_amqp::link::delivery::Sendable;
 use fe2o3_amqp_types::messaging::Outcome;
-use whimbrel::{Message, wire::amqp};
+use whimbrel::Message;
 
-use crate::client::{Ground, rejected};
-
-fn sendable(
-    message: &Message,
-) -> Sendable<fe2o3_amqp_types::messaging::Body<fe2o3_amqp_types::primitives::Value>> {
-    Sendable { message: amqp::encode(message), message_format: 0, settled: None }
-}
+use crate::client::{Ground, rejected, sendable};
 
 #[tokio::test]
 async fn what_was_accepted_is_stored_as_it_was_sent() {

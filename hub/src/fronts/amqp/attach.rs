@@ -12,15 +12,20 @@ use whimbrel::{ErrorKind, wire::refusal::Refusal};
 use super::{
     Front,
     address::{Address, Ids},
-    cbs, condition, device_events,
+    cbs, condition, device_commands, device_events,
     engine::LinkId,
-    events,
+    events, feedback,
     grants::{Grants, Need, Pass},
     link::{Attaching, Shared},
     request::{self, Node, Replies},
     roster::{Purpose, Seat},
+    service_commands,
 };
-use crate::access::{Admitted, Right};
+use crate::{
+    access::{Admitted, Right},
+    commands::Patience,
+    sessions::{Identity, Present},
+};
 
 /// What the links of a connection work with. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +41,8 @@ pub(super) struct Permit {
     grants: Arc<Grants>,
     link: LinkId,
     seat: Option<Seat>,
+    /// The device is connected as long as it has a link.
+    _present: Option<Present>,
 }
 
 impl Permit {
@@ -66,7 +73,7 @@ impl Context {
     ) -> Result<Permit, Error> {
         let need = Need::Service { right, resource: resource.to_owned() };
         self.grants.allow(attaching.id(), need, SystemTime::now()).map_err(|error| refused(&error))?;
-        Ok(Permit { grants: Arc::clone(&self.grants), link: attaching.id(), seat: None })
+        Ok(Permit { grants: Arc::clone(&self.grants), link: attaching.id(), seat: None, _present: None })
     }
 
     /// Lets a link be used as a device.
@@ -82,12 +89,20 @@ impl Context {
         let mut refusal = None;
         for (device, module) in ids.readings() {
             // Entered first: a change of the device is either seen below or finds the link here.
-            let seat = self.front.roster.enter(&device, purpose, &self.shared, attaching.id());
+            let seat =
+                self.front.roster.enter(&device, module.as_deref(), purpose, &self.shared, attaching.id());
             let need = Need::Device { device, module };
             match self.grants.allow(attaching.id(), need, SystemTime::now()) {
                 Ok(Pass::Device(admitted)) => {
-                    let grants = Arc::clone(&self.grants);
-                    return Ok((admitted, Permit { grants, link: attaching.id(), seat: Some(seat) }));
+                    let identity =
+                        Identity { device: Arc::clone(&admitted.device), module: admitted.module.clone() };
+                    let permit = Permit {
+                        grants: Arc::clone(&self.grants),
+                        link: attaching.id(),
+                        seat: Some(seat),
+                        _present: Some(self.front.presences.enter(&identity)),
+                    };
+                    return Ok((admitted, permit));
                 }
                 Ok(Pass::Service { .. }) => {}
                 Err(error) => refusal = Some(refused(&error)),
@@ -132,6 +147,62 @@ pub(super) fn decide(context: &Context, attaching: Attaching) -> Option<Service>
             }
             Err(error) => refuse(attaching, error),
         },
+        (Address::DeviceCommands(ids), false) => {
+            match context.allow_device(&attaching, &ids, Purpose::Commands) {
+                Ok((device, _)) if device.module.is_some() => {
+                    let text = "modules have no commands";
+                    refuse(attaching, condition::refusal(Refusal::ADDRESS_NOT_FOUND, text))
+                }
+                Ok((device, permit)) => {
+                    permit.take_over(&condition::refusal(
+                        Refusal::LINK_CONFLICT,
+                        "another link receives the commands of the device now",
+                    ));
+                    let commands = context.front.commands.receiver(&device);
+                    let link = attaching.accept_outgoing(&device_commands::terms());
+                    Some(Box::pin(device_commands::serve(context.front, link, commands, permit)))
+                }
+                Err(error) => refuse(attaching, error),
+            }
+        }
+        (Address::Commands, true) => {
+            match context.allow_service(&attaching, Right::ServiceConnect, "messages/devicebound") {
+                Ok(permit) => {
+                    let link = attaching.accept_incoming(&service_commands::terms());
+                    Some(Box::pin(service_commands::serve(context.front, link, permit)))
+                }
+                Err(error) => refuse(attaching, error),
+            }
+        }
+        (Address::Feedback, false) => {
+            match context.allow_service(&attaching, Right::ServiceConnect, "messages/servicebound/feedback") {
+                Ok(permit) => {
+                    let patience = feedback::patience(attaching.attach());
+                    let link = attaching.accept_outgoing(&feedback::terms(patience));
+                    Some(Box::pin(feedback::serve(context.front, link, patience, permit)))
+                }
+                Err(error) => refuse(attaching, error),
+            }
+        }
+        (Address::Outcomes, false) => {
+            match context.allow_service(&attaching, Right::ServiceConnect, "messages/whimbrel/outcomes") {
+                Ok(permit) => {
+                    let link = attaching.accept_outgoing(&feedback::terms(Patience::Contract));
+                    Some(Box::pin(feedback::serve_outcomes(context.front, link, permit)))
+                }
+                Err(error) => refuse(attaching, error),
+            }
+        }
+        (Address::FileNotifications, false) => {
+            let resource = "messages/servicebound/filenotifications";
+            match context.allow_service(&attaching, Right::ServiceConnect, resource) {
+                Ok(permit) => {
+                    let link = attaching.accept_outgoing(&feedback::terms(Patience::Contract));
+                    Some(Box::pin(feedback::serve_nothing(link, permit)))
+                }
+                Err(error) => refuse(attaching, error),
+            }
+        }
         (Address::DeviceOther, _) => {
             refuse(attaching, condition::not_implemented("the hub has neither twins nor methods"))
         }

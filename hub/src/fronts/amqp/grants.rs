@@ -116,7 +116,7 @@ impl Grants {
         let scope = percent::decode(&token.resource).into_owned();
         let audience = if audience.is_empty() { &scope } else { audience };
         self.put(audience, text, now)?;
-        let ends = self.ends(token.expires_at(), now);
+        let ends = self.ends(token.expires_at(), Instant::now(), now);
         let mut table = self.lock();
         table.signed_in = Some(ends);
         table.due = earlier(table.due, Some(ends));
@@ -158,7 +158,8 @@ impl Grants {
     /// `Unauthorized`, `JournalIo`.
     pub(super) fn allow(&self, link: LinkId, need: Need, now: SystemTime) -> Result<Pass> {
         let (pass, expires_at) = self.find(&need, now)?;
-        let until = expires_at.map(|at| self.ends(at, now));
+        let at = Instant::now();
+        let until = expires_at.map(|end| self.ends(end, at, now));
         let mut table = self.lock();
         table.links.insert(link, Allowed { need, until });
         table.due = earlier(table.due, until);
@@ -188,7 +189,7 @@ impl Grants {
             .into_iter()
             .map(|(id, need)| {
                 let found = self.find(&need, now).ok();
-                (id, found.map(|(_, expires_at)| expires_at.map(|end| self.ends(end, now))))
+                (id, found.map(|(_, expires_at)| expires_at.map(|end| self.ends(end, at, now))))
             })
             .collect();
         let mut table = self.lock();
@@ -253,10 +254,13 @@ impl Grants {
         Err(refusal)
     }
 
-    fn ends(&self, expires_at: SystemTime, now: SystemTime) -> Instant {
-        let left = expires_at.duration_since(now).unwrap_or_default().saturating_add(self.grace);
-        let now = Instant::now();
-        now.checked_add(left).unwrap_or(now + Duration::from_secs(1 << 32))
+    /// When what ends at `expires_at` is over, grace included, if it is `now` at `at`.
+    fn ends(&self, expires_at: SystemTime, at: Instant, now: SystemTime) -> Instant {
+        let left = match expires_at.duration_since(now) {
+            Ok(left) => left.saturating_add(self.grace),
+            Err(past) => self.grace.saturating_sub(past.duration()),
+        };
+        at.checked_add(left).unwrap_or(at + Duration::from_secs(1 << 32))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -159,7 +159,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the link is over.
-    pub(super) fn poll_usable(&mut self, cx: &mut Context<'_>) -> Poll<Result<u32, Ended>> {
+    pub(super) fn poll_usable(&self, cx: &mut Context<'_>) -> Poll<Result<u32, Ended>> {
         self.held.shared.lock().poll_usable(self.held.id, cx.waker())
     }
 
@@ -167,7 +167,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// As there.
-    pub(super) async fn usable(&mut self) -> Result<u32, Ended> {
+    pub(super) async fn usable(&self) -> Result<u32, Ended> {
         poll_fn(|cx| self.poll_usable(cx)).await
     }
 
@@ -190,7 +190,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the link is over and everything was told.
-    pub(super) fn poll_disposition(&mut self, cx: &mut Context<'_>) -> Poll<Result<Disposition, Ended>> {
+    pub(super) fn poll_disposition(&self, cx: &mut Context<'_>) -> Poll<Result<Disposition, Ended>> {
         self.held.shared.lock().poll_disposition(self.held.id, cx.waker())
     }
 

@@ -17,15 +17,18 @@ mod cbs;
 mod codec;
 mod condition;
 mod connection;
+mod device_commands;
 mod device_events;
 mod engine;
 mod events;
+mod feedback;
 mod grants;
 mod link;
 mod metrics;
 mod request;
 mod roster;
 mod sasl;
+mod service_commands;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,8 +44,10 @@ use self::{metrics::Refused, roster::Roster};
 use super::mqtt::PeerInfo;
 use crate::{
     access::Access,
+    commands::Commands,
     events::Events,
     limits::{Census, Counted, Limits, Staging},
+    sessions::Presences,
 };
 
 pub(crate) use self::metrics::Metrics;
@@ -52,6 +57,8 @@ pub(crate) struct Front {
     access: Access,
     events: Events,
     reading: Arc<events::Reading>,
+    commands: Commands,
+    presences: Arc<Presences>,
     limits: Limits,
     metrics: Metrics,
     staging: Arc<Staging>,
@@ -62,12 +69,21 @@ pub(crate) struct Front {
 
 impl Front {
     /// `port` is where clients that look for the event log find it.
-    pub(crate) fn new(access: Access, events: Events, limits: Limits, port: u16) -> Arc<Self> {
+    pub(crate) fn new(
+        access: Access,
+        events: Events,
+        commands: Commands,
+        presences: Arc<Presences>,
+        limits: Limits,
+        port: u16,
+    ) -> Arc<Self> {
         let reading = events::Reading::new(access.clone(), events.clone(), port);
         Arc::new(Self {
             reading: Arc::new(reading),
             access,
             events,
+            commands,
+            presences,
             metrics: Metrics::default(),
             staging: Arc::new(Staging::new(limits.staged_bytes)),
             census: Arc::default(),
@@ -101,6 +117,11 @@ impl Front {
     /// attaches again.
     pub(crate) fn revoke(&self, device: &str) {
         self.roster.detach(device, &revoked());
+    }
+
+    /// [`Front::revoke`] for a module alone.
+    pub(crate) fn revoke_module(&self, device: &str, module: &str) {
+        self.roster.detach_module(device, module, &revoked());
     }
 
     /// [`Front::revoke`] for every device.

@@ -26,6 +26,7 @@ pub(super) struct Roster {
 
 #[derive(Debug)]
 struct Member {
+    module: Option<Box<str>>,
     connection: Weak<Shared>,
     link: LinkId,
     purpose: Purpose,
@@ -36,13 +37,15 @@ impl Roster {
     pub(super) fn enter(
         self: &Arc<Self>,
         device: &str,
+        module: Option<&str>,
         purpose: Purpose,
         connection: &Arc<Shared>,
         link: LinkId,
     ) -> Seat {
         let device: Arc<str> = device.into();
         let connection = Arc::downgrade(connection);
-        let member = Member { connection: Weak::clone(&connection), link, purpose };
+        let module = module.map(Into::into);
+        let member = Member { module, connection: Weak::clone(&connection), link, purpose };
         self.lock().entry(Arc::clone(&device)).or_default().push(member);
         Seat { roster: Arc::clone(self), device, connection, link }
     }
@@ -50,6 +53,11 @@ impl Roster {
     /// Detaches all links of a device.
     pub(super) fn detach(&self, device: &str, error: &Error) {
         self.detach_where(Some(device), error, |_| true);
+    }
+
+    /// Detaches all links of a module.
+    pub(super) fn detach_module(&self, device: &str, module: &str, error: &Error) {
+        self.detach_where(Some(device), error, |member| member.module.as_deref() == Some(module));
     }
 
     /// Detaches the links of all devices.
