@@ -57,12 +57,6 @@ impl Timers {
         locked(&self.alarms).remove(&alarm);
     }
 
-    /// Has the alarms looked at again: the clock may have been moved.
-    #[cfg(test)]
-    pub(super) fn look(&self) {
-        self.sooner.notify_one();
-    }
-
     fn first(&self) -> Option<Instant> {
         locked(&self.alarms).first_key_value().map(|((at, _), _)| *at)
     }
@@ -90,9 +84,7 @@ pub(super) async fn ring(timers: Arc<Timers>, inner: Weak<Inner>, stop: Cancella
             () = due => {}
         }
         let Some(inner) = inner.upgrade() else { return };
-        while let Some((alarm, slot)) = timers.due(inner.clock.now().monotonic) {
-            inner.rung(&slot, alarm);
-        }
+        inner.ring_due();
     }
 }
 
@@ -119,6 +111,13 @@ pub(super) async fn sweep(inner: Weak<Inner>, look: Arc<Notify>, stop: Cancellat
 }
 
 impl Inner {
+    /// Looks at the queues in memory that are due.
+    pub(super) fn ring_due(self: &Arc<Self>) {
+        while let Some((alarm, slot)) = self.timers.due(self.clock.now().monotonic) {
+            self.rung(&slot, alarm);
+        }
+    }
+
     /// Once through all commands that are due.
     pub(super) async fn sweep(self: &Arc<Self>, trim: bool) -> Result<()> {
         let now = self.clock.now().wall;

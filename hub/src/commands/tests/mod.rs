@@ -1,7 +1,13 @@
 //! The queues over a real store, in memory and in a folder, with a clock that the tests move.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
+mod ends;
+mod faults;
+mod feedback;
+mod journeys;
 mod life;
+mod sending;
+mod store;
 
 use std::{
     fmt::Debug,
@@ -15,7 +21,7 @@ use whimbrel::{
     outbox::{Clock, ManualClock},
 };
 
-use super::{CommandOptions, CommandState, Commands, Delivery, Receiver};
+use super::{CommandOptions, CommandOutcome, CommandState, Commands, Delivery, Receiver};
 use crate::{
     access::Admitted,
     registry::Registry,
@@ -86,10 +92,28 @@ impl Ground {
         self.look().await;
     }
 
+    /// What is due is done, and durable.
     async fn look(&self) {
-        self.commands.inner.timers.look();
-        self.commands.inner.feedback.wake();
-        self.commands.inner.sweep(true).await.unwrap();
+        let inner = &self.commands.inner;
+        inner.ring_due();
+        inner.feedback.wake();
+        inner.sweep(true).await.unwrap();
+        self.settled().await;
+    }
+
+    /// Nothing is on its way to the disk.
+    async fn settled(&self) {
+        for device in self.commands.inner.loaded_devices() {
+            if let Some(known) = self.store.device(&device).unwrap() {
+                let user = self.commands.inner.enter(&known.id, &known.generation);
+                patiently(user.settled()).await.unwrap();
+            }
+        }
+    }
+
+    /// Queues in memory now.
+    fn in_use(&self) -> usize {
+        self.commands.inner.loaded_devices().len()
     }
 
     fn now(&self) -> SystemTime {
@@ -100,14 +124,29 @@ impl Ground {
         self.commands.status(device, id).await.unwrap().map(|status| status.state)
     }
 
-    /// Waits until a command is where it is expected.
-    async fn until(&self, device: &str, id: &str, wanted: impl Fn(Option<CommandState>) -> bool) {
-        patiently(async {
-            while !wanted(self.state(device, id).await) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+    async fn outcome(&self, device: &str, id: &str) -> Option<CommandOutcome> {
+        match self.state(device, id).await? {
+            CommandState::Ended { outcome, .. } => Some(outcome),
+            CommandState::Enqueued | CommandState::Locked => None,
+        }
+    }
+
+    /// Makes the disk refuse a kind of change from now on: the store sees what another program sees whose disk fails.
+    fn break_disk(&self, change: &str) {
+        self.other_program(&format!(
+            "CREATE TRIGGER broken BEFORE {change} BEGIN SELECT RAISE(ABORT, 'the disk is broken'); END"
+        ));
+    }
+
+    fn mend_disk(&self) {
+        self.other_program("DROP TRIGGER broken");
+    }
+
+    fn other_program(&self, statement: &str) {
+        let path = self.folder.as_ref().expect("a folder").path().join("hub.sqlite");
+        let other = rusqlite::Connection::open(path).unwrap();
+        other.busy_timeout(PATIENCE).unwrap();
+        other.execute_batch(statement).unwrap();
     }
 }
 
