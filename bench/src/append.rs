@@ -166,7 +166,7 @@ fn waiting(path: &Path, bytes: usize, callers: usize, time: Duration) -> Outcome
 }
 
 /// The limit: payload without framing, no checksums, a file that is there already.
-fn bare_writes(folder: &Path, bytes: usize, group: usize, time: Duration) -> Outcome<f64> {
+pub(crate) fn bare_writes(folder: &Path, bytes: usize, group: usize, time: Duration) -> Outcome<f64> {
     const FILE: u64 = 64 * 1024 * 1024;
     let path = folder.join("bare");
     let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path)?;

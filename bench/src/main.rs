@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod append;
+mod commands;
 mod ingest;
 mod outbox;
 mod publish;
@@ -28,6 +29,8 @@ enum Benchmark {
     All,
     /// Durable appends to a journal, and opening one with a backlog.
     Append(append::Options),
+    /// Commands sent to devices, delivered, completed, and told of.
+    Commands(commands::Options),
     /// Devices publish to a hub on loopback, which stores before it acknowledges.
     Ingest(ingest::Options),
     /// Messages into an outbox and out of it, beside the bare journal.
@@ -45,10 +48,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             append::run(&append::Options::default(), options.quick)?;
             outbox::run(&outbox::Options::default(), options.quick)?;
             ingest::run(&ingest::Options::default(), options.quick)?;
+            commands::run(&commands::Options::default(), options.quick)?;
             publish::run(&publish::Options::default(), options.quick)?;
             read::run(&read::Options::default(), options.quick)
         }
         Benchmark::Append(append) => append::run(&append, options.quick),
+        Benchmark::Commands(commands) => commands::run(&commands, options.quick),
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
         Benchmark::Outbox(outbox) => outbox::run(&outbox, options.quick),
         Benchmark::Publish(publish) => publish::run(&publish, options.quick),
