@@ -64,12 +64,15 @@ impl DeviceClient {
                 Self::start(plan.outbox, plan.inbox, MqttTransport::new(options)?, plan.habits)
             }
             #[cfg(feature = "amqp")]
-            Way::Amqp(options) => Self::start(
-                plan.outbox,
-                plan.inbox,
-                crate::transport::amqp::AmqpTransport::new(options)?,
-                plan.habits,
-            ),
+            Way::Amqp(options) => {
+                let transport = crate::transport::amqp::AmqpTransport::new(options)?;
+                Self::start(plan.outbox, plan.inbox, transport, plan.habits)
+            }
+            #[cfg(feature = "http")]
+            Way::Http(options) => {
+                let transport = crate::transport::http::HttpTransport::new(options)?;
+                Self::start(plan.outbox, plan.inbox, transport, plan.habits)
+            }
         }
     }
 

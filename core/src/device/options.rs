@@ -39,6 +39,7 @@ pub struct DeviceOptions {
     inbox_window: u16,
     close_deadline: Duration,
     token_lifetime: Duration,
+    poll_interval: Duration,
 }
 
 /// A PEM text, or where it is.
@@ -62,6 +63,8 @@ pub(super) enum Way {
     Mqtt(MqttOptions),
     #[cfg(feature = "amqp")]
     Amqp(crate::transport::amqp::AmqpOptions),
+    #[cfg(feature = "http")]
+    Http(crate::transport::http::HttpOptions),
 }
 
 impl DeviceOptions {
@@ -87,6 +90,7 @@ impl DeviceOptions {
             inbox_window: 16,
             close_deadline: Duration::from_secs(5),
             token_lifetime: DEFAULT_TOKEN_LIFETIME,
+            poll_interval: Duration::from_secs(25 * 60),
         })
     }
 
@@ -234,6 +238,14 @@ impl DeviceOptions {
         self
     }
 
+    /// How often commands are asked for over HTTP, which brings none by itself. Default 25 minutes, as Azure IoT Hub
+    /// advises; at least 1 s. They are also asked for when the inbox is opened and when a connection is made.
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
     /// Most messages sent and not acknowledged, 1 to 65,535; the hub may bound it further. Default 1,000. What is lost
     /// with a connection, and stored twice by hubs without de-duplication, is at most this much.
     #[must_use]
@@ -304,6 +316,7 @@ impl DeviceOptions {
         check((1..=1_000).contains(&self.inbox_window), "the inbox window is not 1 to 1,000")?;
         check(self.keep_alive >= Duration::from_millis(100), "the keep-alive time is under 100 ms")?;
         check(!self.connect_timeout.is_zero(), "the connect timeout is 0")?;
+        check(self.poll_interval >= Duration::from_secs(1), "the poll interval is under 1 s")?;
         check(self.token_lifetime >= Duration::from_secs(1), "the token lifetime is under 1 s")?;
         check(!self.delivery.backoff.min.is_zero(), "the shortest backoff is 0")?;
         check(
@@ -349,6 +362,18 @@ impl DeviceOptions {
                 connect_timeout,
                 token_lifetime,
             }),
+            #[cfg(feature = "http")]
+            Protocol::Http => Way::Http(crate::transport::http::HttpOptions {
+                connection_string,
+                endpoint,
+                proxy,
+                tls,
+                keep_alive,
+                connect_timeout,
+                token_lifetime,
+                poll_interval: self.poll_interval,
+            }),
+            #[cfg(not(all(feature = "amqp", feature = "http")))]
             _ => return Err(left_out(&endpoint)),
         })
     }
@@ -395,7 +420,7 @@ impl DeviceOptions {
             Scheme::Tls => cfg!(feature = "tls"),
             Scheme::Ws | Scheme::Wss => cfg!(feature = "websocket"),
             Scheme::Amqp | Scheme::Amqps => cfg!(feature = "amqp"),
-            Scheme::Http | Scheme::Https => false,
+            Scheme::Http | Scheme::Https => cfg!(feature = "http"),
         };
         if !built_in || (protocol == Protocol::Amqp && !cfg!(feature = "amqp")) {
             return Err(left_out(&endpoint));
@@ -484,6 +509,65 @@ mod tests {
             (options("HostName=hub:1").server("mqtt://[::1]:1883"), "mqtt://[::1]:1883"),
         ] {
             assert_eq!(options.endpoint().unwrap().0.to_string(), expected);
+        }
+    }
+
+    #[cfg(all(feature = "amqp", feature = "http"))]
+    #[test]
+    fn the_protocol_and_the_server_go_together() {
+        use Protocol::{Amqp, Auto, Http, Mqtt5};
+        let usual = options("HostName=hub");
+        let at = |server: &str| usual.clone().server(server);
+        for (options, expected, protocol) in [
+            (usual.clone().protocol(Amqp), "amqps://hub:5671", Amqp),
+            (usual.clone().protocol(Http), "https://hub:443", Http),
+            (usual.clone().protocol(Amqp).websocket(), "wss://hub:443", Amqp),
+            (options("HostName=hub:9").protocol(Http), "https://hub:9", Http),
+            (at("amqp://127.0.0.1"), "amqp://127.0.0.1:5672", Amqp),
+            (at("https://edge"), "https://edge:443", Http),
+            (at("http://127.0.0.1:80").protocol(Http), "http://127.0.0.1:80", Http),
+            (at("ws://127.0.0.1:1").protocol(Amqp), "ws://127.0.0.1:1", Amqp),
+            (at("amqp://127.0.0.1:1").websocket(), "ws://127.0.0.1:1", Amqp),
+            (at("mqtt://127.0.0.1:1"), "mqtt://127.0.0.1:1", Auto),
+            (at("wss://edge").protocol(Mqtt5), "wss://edge:443", Mqtt5),
+        ] {
+            let (endpoint, spoken) = options.endpoint().unwrap();
+            assert_eq!((endpoint.to_string().as_str(), spoken), (expected, protocol));
+        }
+        for options in [
+            at("mqtts://hub").protocol(Amqp),
+            at("amqps://hub").protocol(Http),
+            at("https://hub").protocol(Mqtt5),
+            at("wss://hub").protocol(Http),
+            at("https://hub").websocket(),
+            usual.clone().protocol(Http).websocket(),
+        ] {
+            assert_eq!(options.endpoint().unwrap_err().kind(), ErrorKind::InvalidArgument, "{options:?}");
+        }
+        for server in ["amqp://hub.example", "http://hub.example", "ws://hub.example"] {
+            let refused = at(server).transport().map(drop).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{server} is not encrypted");
+            assert!(at(server).allow_unencrypted().transport().is_ok(), "{server}");
+        }
+    }
+
+    #[test]
+    fn what_the_build_leaves_out_is_named_so() {
+        let usual = options("HostName=hub");
+        for (options, built_in) in [
+            (usual.clone().protocol(Protocol::Amqp), cfg!(feature = "amqp")),
+            (usual.clone().server("amqp://127.0.0.1"), cfg!(feature = "amqp")),
+            (
+                usual.clone().server("ws://127.0.0.1").protocol(Protocol::Amqp),
+                cfg!(all(feature = "amqp", feature = "websocket")),
+            ),
+            (usual.clone().protocol(Protocol::Http), cfg!(feature = "http")),
+            (usual.clone().server("http://127.0.0.1"), cfg!(feature = "http")),
+        ] {
+            match options.endpoint() {
+                Ok(_) => assert!(built_in, "{options:?}"),
+                Err(error) => assert!(!built_in && error.kind() == ErrorKind::Unsupported, "{error}"),
+            }
         }
     }
 }

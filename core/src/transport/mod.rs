@@ -4,6 +4,8 @@
 #[cfg(feature = "amqp")]
 pub mod amqp;
 pub mod endpoint;
+#[cfg(feature = "http")]
+pub mod http;
 mod identity;
 pub mod mqtt;
 mod socket;

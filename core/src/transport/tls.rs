@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, client::WantsClientCert, crypto::ring};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -65,13 +65,7 @@ impl TlsConfig {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, "device.options", "the TLS provider lacks a protocol version")
-                    .caused_by(error)
-            })?
-            .with_root_certificates(roots);
+        let builder = trusting(roots)?;
         let config = match client {
             None => builder.with_no_client_auth(),
             Some(client) => {
@@ -91,6 +85,12 @@ impl TlsConfig {
         Ok(Self(Arc::new(config)))
     }
 
+    /// Trusts nobody: for an HTTP library that wants to be set up although nothing is encrypted.
+    #[cfg(feature = "http")]
+    pub(crate) fn trusting_nobody() -> Result<Self> {
+        Ok(Self(Arc::new(trusting(RootCertStore::empty())?.with_no_client_auth())))
+    }
+
     /// What another TLS client, such as an HTTP library, is set up with.
     #[cfg(feature = "http")]
     pub(crate) fn client_config(&self) -> ClientConfig {
@@ -105,4 +105,14 @@ impl TlsConfig {
             .await
             .map_err(|error| unreachable(format!("the TLS handshake with {host} failed")).caused_by(error))
     }
+}
+
+fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| {
+            Error::new(ErrorKind::Internal, "device.options", "the TLS provider lacks a protocol version")
+                .caused_by(error)
+        })?;
+    Ok(versions.with_root_certificates(roots))
 }
