@@ -605,6 +605,36 @@ async fn a_hub_that_knows_only_mode_first_shows_by_an_echo_what_it_has() {
 }
 
 #[tokio::test]
+async fn a_hub_that_sends_no_commands_says_why_and_takes_messages_on() {
+    let (mut connection, mut peer) = pair(Manners::default()).await;
+    connection.receive_commands(2);
+    let mut incoming = Incoming::default();
+    let drive = async {
+        while incoming.refused.is_none() {
+            connection.drive(&mut incoming).await.unwrap();
+        }
+    };
+    tokio::join!(drive, async {
+        let attach = loop {
+            if let Said::Attach(attach) = peer.word().await {
+                break attach;
+            }
+        };
+        peer.attach(&attach, true).await;
+        peer.detach(3, Some("amqp:not-allowed")).await;
+    });
+    let refused = incoming.refused.unwrap();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    connection.publish(&[queued(Lane::Telemetry, 1, "on")]);
+    let (answers, ()) = tokio::join!(answers(&mut connection, 1), async {
+        assert!(matches!(peer.word().await, Said::Detach(_)));
+        let event = peer.event().await.unwrap();
+        peer.accept(event.id, None).await;
+    });
+    assert_eq!(answers, [stored(Lane::Telemetry, 1)]);
+}
+
+#[tokio::test]
 async fn a_command_that_cannot_be_read_is_rejected_and_the_rest_goes_on() {
     let (mut connection, mut peer) = pair(Manners::default()).await;
     connection.receive_commands(4);
