@@ -4,7 +4,10 @@
 //! (`docs/adr/0007-own-mqtt-connection.md`): outcomes map exactly to messages, everything that is ready goes out in one
 //! write, and driving it can be cancelled at any point. The crate's own connection says nothing about the answer to a
 //! settlement, so that a lost lock could not be told.
-#![allow(dead_code, unused_imports, reason = "some of it is for the service client")]
+#![cfg_attr(
+    not(feature = "service"),
+    allow(dead_code, unused_imports, reason = "some of it is for the service client")
+)]
 
 mod cbs;
 mod connection;
@@ -19,7 +22,7 @@ pub(crate) use cbs::Cbs;
 pub use connection::AmqpConnection;
 use connection::Tokens;
 pub(crate) use door::{Door, Sasl};
-pub(crate) use fault::{Fault, condition, kind, told};
+pub(crate) use fault::{Fault, condition, told};
 use session::Terms;
 
 use super::{
