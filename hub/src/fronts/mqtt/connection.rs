@@ -565,3 +565,16 @@ fn borrow(beginning: &[u8]) -> BytesMut {
 fn give_back(buffer: BytesMut) {
     SHARED.set(Some(buffer));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_did_not_subscribe_pays_two_pointers_for_those_who_did() {
+        // Kept while nothing happens, a hundred thousand times over; beside it the task, the timer and the socket.
+        let connection = size_of::<Connection<tokio::net::TcpStream>>();
+        assert!(connection <= 600, "{connection} bytes");
+        assert_eq!(size_of::<Option<Box<Push>>>(), size_of::<usize>());
+    }
+}
