@@ -497,6 +497,13 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    /// Whoever forgot to close it leaves no tasks behind.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl From<&CommandOptions> for Rules {
     fn from(options: &CommandOptions) -> Self {
         Self {

@@ -30,6 +30,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// Expired commands that are looked at together.
 const DUE: usize = 256;
+/// A queue that is busy, or a slow disk, does not hold up the others for longer.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Old outcomes and the like are removed at every so many looks.
 const TRIM_EVERY: u32 = 10;
 
@@ -128,15 +130,19 @@ impl Inner {
             queues.sort_unstable();
             queues.dedup();
             let ended = queues.into_iter().map(async |(device, generation)| {
-                // Loading a queue ends what is due in it; one that is in memory does so by itself.
-                if self.loaded(device, generation).is_some() {
+                // One that is in memory looks at its own alarms; the time of day may have been set meanwhile.
+                let loaded = self.loaded(device, generation);
+                if loaded.is_some_and(|slot| self.with(&slot, |_, _, _| ()).is_some()) {
                     return;
                 }
+                // Loading a queue ends what is due in it. Waiting for that keeps queues from piling up in memory.
                 let user = self.enter(device, generation);
-                if user.loaded().await.is_ok() {
-                    // So that queues do not pile up in memory.
-                    let _ = user.settled().await;
-                }
+                let ended = async {
+                    user.loaded().await?;
+                    user.settled().await
+                };
+                // It says itself what went wrong, and the next round finds what is left.
+                let _ = tokio::time::timeout(LONGEST, ended).await;
             });
             join_all(ended).await;
             match due.into_iter().next_back() {

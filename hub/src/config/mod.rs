@@ -146,7 +146,8 @@ settings! {
     command_count_lock_expiry: bool = false;
     /// How long commands that did not get to their end are kept to be looked at and sent again.
     dead_letter_retention: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// How long it can be asked what became of a command.
+    /// How long it can be asked what became of a command. Each that was sent with a message id takes some 150 bytes of
+    /// the disk for so long.
     outcome_retention: Duration = Duration::from_secs(7 * 24 * 3600);
     /// Feedback records in one message to a reader that waits for full ones; 1 to 1000.
     feedback_batch: u32 = 64;

@@ -139,6 +139,37 @@ async fn what_expires_ends_whether_its_device_is_there_or_not() {
     }
 }
 
+/// Such as a link without credit.
+#[tokio::test]
+async fn a_receiver_that_never_asks_keeps_nothing_from_expiring() {
+    let ground = Ground::in_folder();
+    let device = ground.device("d").await;
+    let receiver = ground.commands.receiver(&device);
+    ground.send("d", command("m").expires_in(Duration::from_secs(10))).await;
+    ground.advance(Duration::from_secs(10)).await;
+    assert_eq!(ground.outcome("d", "m").await, Some(CommandOutcome::Expired));
+    drop(receiver);
+    assert_eq!(ground.in_use(), 0);
+}
+
+/// The hub's clock was wrong and is set: what is over by the new time ends at the next look.
+#[tokio::test]
+async fn setting_the_clock_expires_what_is_in_memory_too() {
+    let ground = Ground::in_memory();
+    let device = ground.device("d").await;
+    let mut receiver = ground.commands.receiver(&device);
+    for id in ["held", "waiting"] {
+        ground.send("d", command(id)).await;
+    }
+    let held = next(&mut receiver, 1).await;
+    ground.clock.set_wall(ground.now() + Duration::from_secs(7_200));
+    ground.commands.inner.sweep(false).await.unwrap();
+    ground.settled().await;
+    assert_eq!(ground.outcome("d", "waiting").await, Some(CommandOutcome::Expired));
+    receiver.settle(held[0].lock, Settlement::Complete).await.unwrap();
+    assert_eq!(ground.outcome("d", "held").await, Some(CommandOutcome::Completed));
+}
+
 #[tokio::test]
 async fn a_locked_command_outlives_its_time_as_long_as_the_lock_does() {
     let ground = Ground::in_memory();
