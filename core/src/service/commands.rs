@@ -319,7 +319,8 @@ impl Desk {
                 received = receiver.recv::<Body<Value>>() => {
                     let delivery = match received {
                         Ok(delivery) => delivery,
-                        Err(error) => return error.explained(SEND, LISTEN),
+                        // Also when some were missed, which the hub calls a conflict: they are asked about then.
+                        Err(error) => return passing(error.explained(SEND, LISTEN)),
                     };
                     match feedback::read(receiver, delivery).await {
                         Ok(Some((records, _, info))) => {
@@ -426,6 +427,14 @@ fn refusal(error: impl Fault, doing: &'static str) -> (bool, Error) {
             .contains(&condition.as_str())
     });
     (refused, error.explained(SEND, doing))
+}
+
+/// An error of hearing outcomes, which says nothing about the commands that are being sent.
+fn passing(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unauthorized | ErrorKind::Throttled => error,
+        _ => Error::new(ErrorKind::Unreachable, SEND, LISTEN).caused_by(error),
+    }
 }
 
 /// A command as it goes out.

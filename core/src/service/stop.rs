@@ -52,6 +52,10 @@ impl Stop {
 }
 
 impl Stopped {
+    pub(super) fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until the client is closed.
     pub(super) async fn wait(&self) {
         let stopped = self.0.clone().wait_for(|stopped| *stopped).await.is_ok();

@@ -94,19 +94,17 @@ impl Crew {
         // Shorter while partitions move, so that readers that come and go are dealt with in seconds.
         let soon = self.renew / 10;
         loop {
-            let settled = tokio::select! {
-                () = stopped.wait() => break,
-                () = self.out.closed() => break,
-                round = self.round(&*store, &mut hold, &mut jitter) => match round {
-                    Ok(settled) => settled,
-                    Err(error) => {
-                        tracing::warn!(%error, "the checkpoint store cannot be used for now");
-                        if Retries::is_worth_telling(&error) && !self.tell(error).await {
-                            break;
-                        }
-                        false
+            // Not to be cancelled: what it just took would not be given up.
+            let settled = match self.round(&*store, &mut hold, &mut jitter, &stopped).await {
+                Ok(settled) => settled,
+                Err(error) => {
+                    tracing::warn!(%error, "the checkpoint store cannot be used for now");
+                    if Retries::is_worth_telling(&error) {
+                        // A program that is behind is not waited for: what it has would run out.
+                        let _ = self.out.try_send(Item::Failed(error));
                     }
-                },
+                    false
+                }
             };
             let nap = if settled { self.renew } else { soon };
             let mut wake = Instant::now() + nap.mul_f64(0.9) + jitter.below(nap.mul_f64(0.2));
@@ -124,6 +122,9 @@ impl Crew {
                     }
                 }
             }
+            if self.is_leaving(&stopped) {
+                break;
+            }
         }
         let owned = std::mem::take(&mut hold.owned);
         for (partition, Owned { ownership, handed, reading }) in owned {
@@ -138,7 +139,13 @@ impl Crew {
     }
 
     /// Renews what it has, lets go of what others took, takes what it should have. Whether nothing moved.
-    async fn round(&self, store: &dyn CheckpointStore, hold: &mut Hold, jitter: &mut Jitter) -> Result<bool> {
+    async fn round(
+        &self,
+        store: &dyn CheckpointStore,
+        hold: &mut Hold,
+        jitter: &mut Jitter,
+        stopped: &Stopped,
+    ) -> Result<bool> {
         let rows: BTreeMap<u32, Ownership> =
             store.ownerships(&self.group).await?.into_iter().map(|row| (row.partition, row)).collect();
         let mut settled = true;
@@ -172,6 +179,9 @@ impl Crew {
         let moves = balance::moves(&self.name, &seen, jitter);
         settled &= moves.is_empty();
         for partition in moves.free.into_iter().chain(moves.steal) {
+            if self.is_leaving(stopped) {
+                break;
+            }
             let row = rows.get(&partition);
             // Above the one before, so that the hub detaches whoever still reads.
             let epoch = row.map_or(1, |row| row.epoch + 1);
@@ -187,6 +197,11 @@ impl Crew {
             hold.owned.insert(partition, Owned { ownership, handed, reading });
         }
         Ok(settled)
+    }
+
+    /// Whether nobody listens any more.
+    fn is_leaving(&self, stopped: &Stopped) -> bool {
+        stopped.is_stopped() || self.out.is_closed()
     }
 
     fn claim(&self, partition: u32, epoch: u64, etag: Option<String>, lasts: Duration) -> Claim {
