@@ -235,7 +235,7 @@ impl<T: Transport> Task<T> {
             self.inbox.arrived(now(), commands);
         }
         if !settled.is_empty() {
-            self.inbox.settled(settled);
+            self.inbox.settled(now(), settled);
         }
         if let Some(error) = refused.take() {
             self.inbox.refused(&error);

@@ -80,6 +80,8 @@ struct Held {
     older: Vec<Handle>,
     /// The connection it came on last.
     link: u64,
+    /// When it came last.
+    since: Instant,
     stage: Stage,
     /// The program has let go of it.
     dropped: bool,
@@ -106,8 +108,8 @@ enum Stage {
 enum Role {
     /// It is about this command.
     Of(Id),
-    /// The hub has the settlement recorded under this key.
-    Recorded(Key),
+    /// The settlement recorded under this key reached the hub; the command arrived then.
+    Recorded(Key, Instant),
     /// Nothing.
     Nothing,
 }
@@ -183,6 +185,7 @@ impl Machine {
                     self.by_handle.insert(old, Role::Nothing);
                 }
                 held.link = self.links;
+                held.since = now;
                 self.by_handle.insert(handle, Role::Of(id));
                 if let Stage::Waiting(waiting) = &mut held.stage {
                     **waiting = arrived;
@@ -192,7 +195,7 @@ impl Machine {
             if let Some(settlement) = self.books.answer(name, self.links, early) {
                 // What this protocol cannot say stays locked.
                 if self.can(settlement) {
-                    self.by_handle.insert(handle, Role::Recorded(name.key));
+                    self.by_handle.insert(handle, Role::Recorded(name.key, now));
                     effects.push(Effect::Settle(handle, settlement));
                 }
                 return;
@@ -218,7 +221,8 @@ impl Machine {
         self.waiting.push_back(id);
         self.waiting_bytes += bytes;
         let stage = Stage::Waiting(Box::new(arrived));
-        let held = Held { name, handle: Some(handle), older, link: self.links, stage, dropped: false };
+        let held =
+            Held { name, handle: Some(handle), older, link: self.links, since: now, stage, dropped: false };
         self.commands.insert(id, held);
         effects.push(Effect::HandOut);
     }
@@ -307,12 +311,17 @@ impl Machine {
     }
 
     /// The connection says what became of a settlement.
-    pub(super) fn settled(&mut self, settled: Settled, effects: &mut Vec<Effect>) {
+    pub(super) fn settled(&mut self, now: Instant, settled: Settled, effects: &mut Vec<Effect>) {
         let Settled { handle, result } = settled;
         match self.by_handle.remove(&handle) {
-            Some(Role::Recorded(key)) if result.is_ok() => self.forget(key, effects),
+            // Where the hub does not answer, it has the settlement now; whether it came in time is another matter.
+            Some(Role::Recorded(key, since))
+                if result.is_ok() && (self.support.answers || now.duration_since(since) <= IN_TIME) =>
+            {
+                self.forget(key, effects);
+            }
             Some(Role::Of(id)) => self.answered(id, handle, result, effects),
-            Some(Role::Recorded(_) | Role::Nothing) | None => {}
+            Some(Role::Recorded(..) | Role::Nothing) | None => {}
         }
     }
 
@@ -401,9 +410,10 @@ impl Machine {
             return;
         }
         held.stage = Stage::Settled(settlement);
+        let since = held.since;
         let recorded =
             held.name.filter(|name| settlement != Settlement::Abandon && self.books.knows(name.key));
-        self.by_handle.insert(handle, recorded.map_or(Role::Nothing, |name| Role::Recorded(name.key)));
+        self.by_handle.insert(handle, recorded.map_or(Role::Nothing, |name| Role::Recorded(name.key, since)));
         effects.push(Effect::Answer(id, Ok(())));
         self.tidy(id);
     }
@@ -499,6 +509,9 @@ fn unknown(settlement: Settlement) -> Error {
     Error::new(ErrorKind::Internal, operation(settlement), "there is no such command")
 }
 
+/// Locks last 60 s by the contract. What reached the hub so long after the command arrived may have found it unlocked:
+/// then it is remembered until there is no more room.
+const IN_TIME: Duration = Duration::from_secs(50);
 /// How long after connecting a hub delivers again what it had no settlement for, and for how long therefore a name that
 /// is not sure counts.
 const EARLY: Duration = Duration::from_secs(300);

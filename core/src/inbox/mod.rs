@@ -9,6 +9,10 @@ mod key;
 mod machine;
 mod shared;
 mod store;
+#[cfg(test)]
+mod tests;
+#[cfg(all(test, feature = "testing"))]
+mod tests_disk;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 

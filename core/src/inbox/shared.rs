@@ -64,6 +64,13 @@ impl Shared {
         Ok(Self::new(store, Machine::new(books)))
     }
 
+    /// [`Shared::open`] on a disk of the caller's.
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) fn open_on(disk: Arc<dyn crate::journal::Disk>) -> Result<Arc<Self>> {
+        let (store, books) = Store::open_on(disk, false, wall())?;
+        Ok(Self::new(store, Machine::new(books)))
+    }
+
     fn new(store: Store, machine: Machine) -> Arc<Self> {
         let state = State {
             machine,
@@ -170,10 +177,10 @@ impl Shared {
     }
 
     /// The connection says what became of settlements.
-    pub(crate) fn settled(&self, settled: &mut Vec<Settled>) {
+    pub(crate) fn settled(&self, now: Instant, settled: &mut Vec<Settled>) {
         let mut state = self.state();
         for settled in settled.drain(..) {
-            self.feed(&mut state, |machine, effects| machine.settled(settled, effects));
+            self.feed(&mut state, |machine, effects| machine.settled(now, settled, effects));
         }
     }
 

@@ -154,7 +154,12 @@ impl MqttConnection {
             if self.failed.is_none() {
                 self.write(cx);
                 // Also after a failed write: what the server sent before it hung up is worth having.
+                let unwritten = self.output.len();
                 self.read(cx, incoming);
+                // Some of what was read is answered at once, and nothing else may come to have that written.
+                if self.output.len() > unwritten {
+                    self.write(cx);
+                }
             }
             if incoming.count() > before || (self.was_full && self.has_room()) {
                 self.was_full = false;
