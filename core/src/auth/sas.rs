@@ -183,8 +183,8 @@ impl SasToken {
         key.verifies(&[self.resource.as_bytes(), b"\n", self.expiry.to_string().as_bytes()], &self.signature)
     }
 
-    /// Whether the scope covers `resource` (not encoded) by whole path segments: host compared without case, the
-    /// rest with case, the token's resource decoded once or twice.
+    /// Whether the scope covers `resource` (not encoded) by whole path segments: what stands below `devices` compared with
+    /// case, everything else without, the token's resource decoded once or twice.
     pub fn covers(&self, resource: &str) -> bool {
         let once = percent::decode(&self.resource);
         covers(&once, resource) || covers(&percent::decode(&once), resource)
@@ -211,12 +211,14 @@ impl fmt::Debug for SasToken {
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 fn covers(scope: &str, resource: &str) -> bool {
+    // Ids of devices have case; host, and everything that only services have, has none.
+    let of_devices = segments(resource).nth(1).is_some_and(|first| first.eq_ignore_ascii_case("devices"));
     let mut resource = segments(resource);
     segments(scope).enumerate().all(|(place, wanted)| {
         resource.next().is_some_and(|found| match place {
-            0 => wanted.eq_ignore_ascii_case(found),
-            1 if found == "devices" => wanted.eq_ignore_ascii_case(found),
-            _ => wanted == found,
+            0 | 1 => wanted.eq_ignore_ascii_case(found),
+            _ if of_devices => wanted == found,
+            _ => wanted.eq_ignore_ascii_case(found),
         })
     })
 }
@@ -352,7 +354,14 @@ mod tests {
             ("h.example%2F", "h.example/devices/d1", true),
             ("h.example", "h.example.org/devices/d1", false),
             ("h.example%2Fmessages%2Fevents", "h.example/messages/events", true),
-            ("h.example%2FMessages%2Fevents", "h.example/messages/events", false),
+            // Event Hubs clients write the same address in several ways.
+            ("h.example%2FMessages%2Fevents", "h.example/messages/events", true),
+            (
+                "sb://h.example/hub/consumergroups/$default",
+                "h.example/Hub/ConsumerGroups/$Default/Partitions/0",
+                true,
+            ),
+            ("sb://h.example/hub/consumergroups/a", "h.example/hub/ConsumerGroups/ab/Partitions/0", false),
             ("sb%3A%2F%2Fh.example%2Fhub", "h.example/hub", true),
             ("h.example/devices/d1", "h.example/devices/d1", true),
             // A client that encodes the id, then everything again.

@@ -361,7 +361,7 @@ impl Engine {
     }
 
     fn on_flow(&mut self, channel: u16, flow: &Flow) -> Result<(), Fault> {
-        let session = self.sessions.get_mut(&channel).ok_or(NO_SESSION)?;
+        let Some(session) = self.sessions.get_mut(&channel) else { return Ok(()) };
         session.window_told(flow);
         let target = flow.handle.as_ref().map(|handle| session.handles.get(&handle.0).copied());
         self.unblock(channel);
@@ -492,7 +492,7 @@ impl Engine {
     }
 
     fn on_disposition(&mut self, channel: u16, outcome: Outcome) -> Result<(), Fault> {
-        let session = self.sessions.get_mut(&channel).ok_or(NO_SESSION)?;
+        let Some(session) = self.sessions.get_mut(&channel) else { return Ok(()) };
         if outcome.role == Role::Sender {
             // About messages to the hub: it has settled them itself, or will.
             return Ok(());
@@ -526,7 +526,8 @@ impl Engine {
     }
 
     fn on_detach(&mut self, channel: u16, detach: &Detach) -> Result<(), Fault> {
-        let session = self.sessions.get_mut(&channel).ok_or(NO_SESSION)?;
+        // A widely used client goes on detaching links after it ended their session.
+        let Some(session) = self.sessions.get_mut(&channel) else { return Ok(()) };
         // Both sides may have detached at the same time.
         let Some(id) = session.handles.remove(&detach.handle.0) else { return Ok(()) };
         self.pending.retain(|(pending, _)| *pending != id);
