@@ -19,8 +19,8 @@ import urllib.request
 class Hub:
     """`whimbrel hub` with a fresh data folder, on ports of a loopback address of its own.
 
-    azure-iot-device knows port 8883 (and 443 for WebSockets) and no other, so the address makes room for them: on Linux
-    all of 127.0.0.0/8 is this machine.
+    azure-iot-device knows port 8883 (and 443 for WebSockets) and no other, azure-eventhub only 5671, so the address makes
+    room for them: on Linux all of 127.0.0.0/8 is this machine.
     """
 
     def __init__(self, whimbrel, folder):
@@ -35,6 +35,7 @@ class Hub:
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         self._service = self._wait_for_service()
         parts = dict(part.split("=", 1) for part in self._service["connection_string"].split(";"))
+        self._policy = f"SharedAccessKeyName={parts['SharedAccessKeyName']};SharedAccessKey={parts['SharedAccessKey']}"
         self._bearer = f"Bearer {parts['SharedAccessKeyName']}:{parts['SharedAccessKey']}"
 
     def __enter__(self):
@@ -64,6 +65,16 @@ class Hub:
         """The certificate to trust."""
         return self._service["ca"]
 
+    @property
+    def event_hub(self):
+        """Name of the event log: the hub's own name is an address, which has no labels."""
+        return "events"
+
+    @property
+    def event_hubs(self):
+        """Connection string for programs that read events."""
+        return f"Endpoint=sb://{self.address}/;{self._policy};EntityPath={self.event_hub}"
+
     def add_device(self, device, authentication=None):
         """Creates a device; gives its connection string."""
         wanted = {"authentication": authentication} if authentication else {}
@@ -71,7 +82,14 @@ class Hub:
 
     def events(self, device):
         """All stored events of a device: the order of arrival, bodies as bytes."""
-        text = self._request("GET", f"/v1/events?device={urllib.parse.quote(device)}&body=base64", raw=True)
+        return self._events(f"device={urllib.parse.quote(device)}")
+
+    def events_of_partition(self, partition):
+        """All stored events of a partition, in the same form."""
+        return self._events(f"partition={partition}")
+
+    def _events(self, which):
+        text = self._request("GET", f"/v1/events?{which}&body=base64", raw=True)
         events = [json.loads(line) for line in text.splitlines() if line.strip()]
         for event in events:
             event["body"] = base64.b64decode(event["body"]["base64"])

@@ -1,6 +1,6 @@
 """Programs that know nothing of Whimbrel talk to its hub: paho-mqtt, mosquitto_pub and azure-iot-device, unmodified.
 
-Each sends messages with properties; the events are read back over HTTP and compared. Prints one line for each test:
+Each sends messages with properties; the events are read back over HTTP and compared. azure-eventhub reads them itself. Prints one line for each test:
 `ok NAME`, `not ok NAME: why` or `skip NAME: why`. Ends with 1 when a test failed.
 """
 
@@ -71,13 +71,14 @@ class Bench:
         return device, self.hub.add_device(device, authentication)
 
     def run(self, script, task, paths=()):
-        """Runs a peer's script with its task on stdin."""
+        """Runs a peer's script with its task on stdin; gives what it printed."""
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, paths)))
         command = [sys.executable, str(HERE / script)]
         finished = subprocess.run(
             command, input=json.dumps(task), text=True, capture_output=True, timeout=TIMEOUT, env=environment
         )
         assert finished.returncode == 0, f"{script}: {finished.stderr[-1500:]}"
+        return finished.stdout
 
     def paho(self, device, transport, **task):
         """Runs paho-mqtt 2 over `tcp`, `tls`, `ws` or `wss`."""
@@ -322,6 +323,40 @@ def azure_x509(bench):
     bench.expect(device, expected)
 
 
+def azure_eventhub(bench):
+    """azure-eventhub with an Event Hubs-compatible connection string."""
+    device, connection = bench.device()
+    messages, expected = azure_messages()
+    task = {"transport": "tcp", "ca": bench.hub.ca, "connection_string": connection, "messages": messages}
+    bench.run("azure_peer.py", task)
+    partition = bench.hub.events(device)[0]["partition"]
+    stored = bench.hub.events_of_partition(partition)
+    task = {"ca": bench.hub.ca, "connection_string": bench.hub.event_hubs, "device": connection}
+    seen = json.loads(bench.run("azure_eventhub_peer.py", task | {"partition": str(partition), "count": len(stored)}))
+    last = stored[-1]
+    assert seen["name"] == bench.hub.event_hub and seen["partitions"] == ["0", "1", "2", "3"], seen["partitions"]
+    position = (seen["first_sequence"], seen["last_sequence"], seen["last_offset"], seen["is_empty"])
+    assert position == (0, last["sequence"], last["offset"], False), position
+    every = [(event["sequence"], event["offset"], event["device"], event["body"].encode()) for event in seen["all"]]
+    wanted = [(event["sequence"], event["offset"], event["device"], event["body"]) for event in stored]
+    assert every == wanted, f"{every[:3]} …, not {wanted[:3]} …"
+    for event in seen["all"]:
+        assert event["source"] == "Telemetry", event
+        assert (event["last_sequence"], event["last_offset"]) == (last["sequence"], last["offset"]), event
+    mine = [event for event in seen["all"] if event["device"] == device]
+    for event, (body, properties, system) in zip(mine, expected, strict=True):
+        found = {name: event[name] for name in system}
+        assert (event["body"], event["properties"], found) == (body, properties, system), event
+    middle = seen["all"][len(stored) // 2]["sequence"]
+    first = {name: seen[name][0]["sequence"] for name in ("after_offset", "at_offset", "after_sequence", "alone")}
+    wanted = {"after_offset": middle + 1, "at_offset": middle, "after_sequence": middle + 1, "alone": 0}
+    assert first == wanted, f"{first}, not {wanted}"
+    at = seen["all"][len(stored) // 2]["enqueued_at"]
+    assert seen["at_time"][0]["enqueued_at"] == at and seen["at_time"][0]["sequence"] <= middle, seen["at_time"]
+    late = seen["latest"][0]
+    assert late["sequence"] > last["sequence"] and late["body"].startswith("late "), late
+
+
 TESTS = {
     "paho_tcp": paho_on("tcp"),
     "paho_tls": paho_on("tls"),
@@ -337,6 +372,7 @@ TESTS = {
     "azure_iot_device": azure("tcp"),
     "azure_iot_device_websocket": azure("websockets"),
     "azure_iot_device_x509": azure_x509,
+    "azure_eventhub": azure_eventhub,
 }
 
 if __name__ == "__main__":
