@@ -27,7 +27,7 @@ use crate::{
     events::{EventOptions, Events},
     files,
     fronts::{amqp, http, mqtt},
-    limits::Limits,
+    limits::{Limits, Staging},
     registry::{Change, Registry},
     service_file::ServiceFile,
     sessions::Sessions,
@@ -203,6 +203,7 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
     let stop = Stop::default();
     let tasks = TaskTracker::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&store)));
+    let presences = Arc::clone(sessions.presences());
     let changes = registry.changes();
     let events_port = addresses.amqps.map_or(DEFAULT_AMQPS_PORT, |address| address.port());
     let amqp_front = amqp::Front::new(
@@ -240,6 +241,11 @@ async fn assemble(config: &Config, folder: Option<&Path>, store: Arc<dyn Store>)
         registry: registry.clone(),
         events: events.clone(),
         commands: commands.clone(),
+        waiting: http::Waiting::start(&commands),
+        presences,
+        throttles: Arc::new(http::Throttles::new(config.http_rate_device, config.http_rate_policy)),
+        staging: Arc::new(Staging::new(limits(config).staged_bytes)),
+        message_bytes: limits(config).message_bytes,
         mqtt: Arc::clone(&front),
         amqp: Arc::clone(&amqp_front),
         about: Arc::new(http::About {

@@ -460,12 +460,12 @@ impl Commands {
         FeedbackReader::new(Arc::clone(&self.inner), patience)
     }
 
-    /// Locks the feedback that is ready for a contract reader, if there is some. The lock ends by settling or by time.
+    /// Locks the feedback that is ready for a reader of this patience, if there is some. The lock ends by settling or by time.
     ///
     /// # Errors
     /// `JournalIo`, `Closed`.
-    pub async fn take_feedback(&self) -> Result<Option<FeedbackBatch>> {
-        self.inner.take_feedback(Patience::Contract, None).await
+    pub async fn take_feedback(&self, patience: Patience) -> Result<Option<FeedbackBatch>> {
+        self.inner.take_feedback(patience, None).await
     }
 
     /// Settles feedback; durable when it returns. Rejecting removes it, as completing does.

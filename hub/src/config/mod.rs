@@ -161,6 +161,10 @@ settings! {
     feedback_max_delivery_count: u32 = 10;
     /// How long a connection outlives the token it was opened with.
     token_grace: Duration = Duration::from_secs(600);
+    /// HTTP requests one device may make a second, and twice as many at once; more are told to wait. 0 is no limit.
+    http_rate_device: u32 = 1_000;
+    /// The same for one policy, all programs that use it together.
+    http_rate_policy: u32 = 20_000;
     /// Let anybody who reaches the HTTP listeners read `/metrics`. Otherwise it takes a service token.
     open_metrics: bool = false;
     /// How long a stopping hub waits for connections to finish what they began.

@@ -1,5 +1,7 @@
 //! Bounds on what connections may use: how many, how large, how long, and how many bytes may wait for the disk.
 
+mod throttle;
+
 use std::{
     sync::{
         Arc,
@@ -9,6 +11,8 @@ use std::{
 };
 
 use tokio::sync::{Notify, futures::OwnedNotified};
+
+pub(crate) use throttle::Throttle;
 
 /// Settings of the device connections. The defaults are those of Azure IoT Hub where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,11 +9,13 @@ use serde_json::Value;
 use whimbrel::{
     Message,
     auth::{ConnectionString, Credential, Key, SasToken},
+    wire::refusal::Refusal,
 };
 use whimbrel_hub::{
     Hub,
     access::Admitted,
     events::{NewEvent, Place},
+    registry::Authentication,
 };
 
 /// A running hub and a client that holds the key of its owner.
@@ -28,6 +30,15 @@ impl Fixture {
         Self::over(Hub::builder().in_memory().start().await.unwrap())
     }
 
+    /// With settings by name and value.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let mut builder = Hub::builder().in_memory();
+        for (name, value) in settings {
+            builder = builder.set(name, value).unwrap();
+        }
+        Self::over(builder.start().await.unwrap())
+    }
+
     pub fn over(hub: Hub) -> Self {
         let base = format!("http://{}", hub.http_addr().unwrap());
         Self { http: client(&hub), hub, base }
@@ -36,6 +47,17 @@ impl Fixture {
     /// With the owner's token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.bare(method, path).header("authorization", token(self.hub.service_connection_string()))
+    }
+
+    /// With a token of the device's own key.
+    pub async fn as_device(&self, device: &str, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).header("authorization", self.device_token(device).await)
+    }
+
+    /// A token of the device's own key.
+    pub async fn device_token(&self, device: &str) -> String {
+        let key = key_of(&self.hub.registry().get(device).await.unwrap().device.authentication);
+        SasToken::issue(&format!("localhost/devices/{device}"), &key, None, soon())
     }
 
     /// Without any credentials.
@@ -85,6 +107,33 @@ fn client(hub: &Hub) -> reqwest::Client {
 pub fn token(connection_string: &str) -> String {
     let (host, policy, key) = parts(connection_string);
     SasToken::issue(&host, &key, Some(&policy), SystemTime::now() + Duration::from_secs(60))
+}
+
+/// When the tokens of tests end.
+pub fn soon() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(60)
+}
+
+/// The first key.
+pub fn key_of(authentication: &Authentication) -> Key {
+    let Authentication::Sas { primary, .. } = authentication else { panic!("it has no key") };
+    primary.clone()
+}
+
+/// The number of a request that the contract's endpoints refused, after a look at the form of the answer.
+pub async fn number(response: Response) -> u32 {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let name = headers["iothub-errorcode"].to_str().unwrap();
+    let id = headers["x-ms-request-id"].to_str().unwrap();
+    let body: Value = response.json().await.unwrap();
+    let text = body["Message"].as_str().unwrap().strip_prefix(&format!("ErrorCode:{name};")).unwrap();
+    assert!(!text.is_empty());
+    let tracking = body["ExceptionMessage"].as_str().unwrap();
+    assert!(tracking.starts_with(&format!("Tracking ID:{id}-TimeStamp:2")), "{tracking}");
+    let row = Refusal::by_name(name).unwrap();
+    assert_eq!(row.status(), status, "{name}");
+    row.number
 }
 
 /// Host, policy and key of a service connection string.

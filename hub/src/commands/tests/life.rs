@@ -6,7 +6,7 @@ use whimbrel::ErrorKind;
 
 use super::{Ground, assert_kind, command, ids, next, patiently, ready};
 use crate::{
-    commands::{CommandOutcome, CommandState, Settlement},
+    commands::{CommandOutcome, CommandState, Patience, Settlement},
     store::CommandRow,
 };
 
@@ -40,12 +40,12 @@ async fn a_command_is_sent_delivered_and_completed() {
         outcomes.next(10, &mut heard).await.unwrap();
         assert_eq!(heard.len(), 1);
         assert_eq!((heard[0].sequence, heard[0].state), (sequence, ended));
-        let batch = ground.commands.take_feedback().await.unwrap().unwrap();
+        let batch = ground.commands.take_feedback(Patience::Contract).await.unwrap().unwrap();
         assert_eq!(batch.records[0].original_message_id, "m");
         assert_eq!(batch.records[0].outcome().unwrap(), CommandOutcome::Completed);
         assert_eq!(batch.records[0].device_generation_id, *device.generation);
         ground.commands.settle_feedback(batch.lock, Settlement::Complete).await.unwrap();
-        assert!(ground.commands.take_feedback().await.unwrap().is_none());
+        assert!(ground.commands.take_feedback(Patience::Contract).await.unwrap().is_none());
     }
 }
 

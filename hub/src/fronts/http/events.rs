@@ -7,17 +7,16 @@
 use std::{collections::BTreeMap, time::Duration, time::SystemTime};
 
 use axum::{
-    Router,
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use whimbrel::{Error, ErrorKind, wire::time};
 
 use super::{
@@ -25,7 +24,7 @@ use super::{
     failure::{Failure, FailureBody, Params},
     feed::{Feed, Source},
     groups::RESOURCE,
-    line::{self, BodyForm},
+    line::{self, BodyForm, LineSchema},
 };
 use crate::{
     access::Right,
@@ -39,8 +38,8 @@ const POSITIONS: HeaderName = HeaderName::from_static("whimbrel-positions");
 /// Lines are handed to the connection in pieces of about this size.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-pub(super) fn routes() -> Router<Hub> {
-    Router::new().route("/events", get(read))
+pub(super) fn routes() -> OpenApiRouter<Hub> {
+    OpenApiRouter::new().routes(routes!(read))
 }
 
 #[derive(Deserialize)]
@@ -94,6 +93,39 @@ impl From {
     }
 }
 
+/// Reads events as lines of JSON, in the order the hub took them in.
+///
+/// An error in the middle is a last line `{"error": {…}}`. The header `whimbrel-positions` says where each partition
+/// starts; with `sequence + 1` put in for each line it is the parameter `positions` to go on from.
+#[utoipa::path(
+    get,
+    operation_id = "read_events",
+    path = "/events",
+    tag = "events",
+    params(
+        ("partition" = Option<String>, Query, description = "A number, or all (default)"),
+        ("group" = Option<String>, Query, description = "Whose checkpoint; default $Default"),
+        (
+            "from" = Option<String>,
+            Query,
+            description = "beginning (default), end, checkpoint, sequence:N, offset:N, time:2026-01-31T12:00:00Z, ago:1h"
+        ),
+        ("positions" = Option<String>, Query, description = "partition:sequence,… to go on from"),
+        ("follow" = Option<bool>, Query, description = "Wait for new events instead of ending"),
+        ("limit" = Option<u64>, Query, description = "End after this many lines"),
+        ("device" = Option<String>, Query, description = "Only events of this device"),
+        ("body" = inline(Option<BodyForm>), Query, description = "How bodies are shown: auto (default) or base64"),
+        ("heartbeat" = Option<String>, Query, description = "An empty line after so long without an event, such as 15s"),
+    ),
+    responses(
+        (status = 200, description = "A line for each event", body = LineSchema, content_type = "application/x-ndjson",
+            headers(("whimbrel-positions" = String, description = "Where the partitions start"))),
+        (status = 400, body = FailureBody),
+        (status = 401, body = FailureBody),
+        (status = 404, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn read(
     State(hub): State<Hub>,
     headers: HeaderMap,

@@ -1,11 +1,11 @@
 //! Errors as answers, and extractors that answer with them.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -41,26 +41,35 @@ impl Failure {
     }
 }
 
-/// What a program reads.
-#[derive(Debug, Serialize)]
+/// What a program reads of an error.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Error)]
 pub(super) struct FailureBody {
+    /// Number of the kind of error.
     code: u16,
+    /// Name of the kind, such as `NOT_FOUND`.
     name: &'static str,
+    /// For people.
     message: String,
 }
 
 impl From<&Error> for FailureBody {
     fn from(error: &Error) -> Self {
-        let mut message = error.message().to_owned();
-        for (index, (name, value)) in error.details().iter().enumerate() {
-            message.push_str(if index == 0 { " (" } else { ", " });
-            message.push_str(&format!("{name}: {value}"));
-        }
-        if !error.details().is_empty() {
-            message.push(')');
-        }
-        Self { code: error.kind().code(), name: error.kind().name(), message }
+        Self { code: error.kind().code(), name: error.kind().name(), message: line(error) }
     }
+}
+
+/// The message of an error with its details, without operation and cause.
+pub(super) fn line(error: &Error) -> String {
+    let mut line = error.message().to_owned();
+    for (index, (name, value)) in error.details().iter().enumerate() {
+        line.push_str(if index == 0 { " (" } else { ", " });
+        line.push_str(&format!("{name}: {value}"));
+    }
+    if !error.details().is_empty() {
+        line.push(')');
+    }
+    line
 }
 
 impl From<Error> for Failure {
@@ -71,7 +80,8 @@ impl From<Error> for Failure {
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Conflict | ErrorKind::InUse => StatusCode::CONFLICT,
+            ErrorKind::Conflict | ErrorKind::InUse | ErrorKind::QueueFull => StatusCode::CONFLICT,
+            ErrorKind::LockLost => StatusCode::PRECONDITION_FAILED,
             ErrorKind::Throttled | ErrorKind::OutboxFull => StatusCode::TOO_MANY_REQUESTS,
             ErrorKind::Closed | ErrorKind::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -88,17 +98,29 @@ impl IntoResponse for Failure {
             tracing::warn!(error = %self.error, "a request failed");
         }
         let mut response = (self.status, Json(self.body())).into_response();
-        let headers = response.headers_mut();
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("SharedAccessSignature, Bearer"));
-        }
-        if let Some(wait) = self.error.wait_hint() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
-        }
+        add_advice(self.status, self.error.wait_hint(), response.headers_mut());
         response
     }
 }
+
+/// What to do about a refusal: which credentials to bring, how long to wait.
+pub(super) fn add_advice(status: StatusCode, wait: Option<Duration>, headers: &mut HeaderMap) {
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("SharedAccessSignature, Bearer"));
+    }
+    let passes = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE
+    );
+    if let Some(wait) = wait.or(passes.then_some(RETRY_AFTER)) {
+        // Whole seconds, rounded up: who comes too early is refused again.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+}
+
+/// How long to wait where nothing closer is known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The last word on a path there is none for.
 pub(super) async fn no_such_path() -> Failure {
@@ -153,30 +175,37 @@ impl<S: Send + Sync> FromRequest<S> for Unread {
 }
 
 impl Unread {
-    /// Reads it as JSON, whatever its content type; `None` when it is empty.
-    pub(super) async fn document<T: DeserializeOwned>(self) -> Result<Option<T>, Failure> {
-        let bytes = Bytes::from_request(self.0, &()).await.map_err(|rejection| match rejection {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `PayloadTooLarge` over the bound of the route; `InvalidArgument` when it does not arrive whole.
+    pub(super) async fn bytes(self) -> Result<Bytes, Error> {
+        Bytes::from_request(self.0, &()).await.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(problem)
                 if problem.status() == StatusCode::PAYLOAD_TOO_LARGE =>
             {
-                Failure::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    ErrorKind::PayloadTooLarge,
-                    "the body is too large",
-                )
+                Error::new(ErrorKind::PayloadTooLarge, "hub.http", "the body is too large")
             }
-            other => Failure::invalid(other.body_text()),
-        })?;
+            other => Error::new(ErrorKind::InvalidArgument, "hub.http", other.body_text()),
+        })
+    }
+
+    /// Reads it as JSON, whatever its content type; `None` when it is empty.
+    pub(super) async fn document<T: DeserializeOwned>(self) -> Result<Option<T>, Error> {
+        let bytes = self.bytes().await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
         serde_json::from_slice(&bytes).map(Some).map_err(|problem| {
-            Failure::invalid(format!("the body is not the JSON that is expected: {problem}"))
+            let text = format!("the body is not the JSON that is expected: {problem}");
+            Error::new(ErrorKind::InvalidArgument, "hub.http", text)
         })
     }
 
     /// As [`Unread::document`], when there has to be one.
-    pub(super) async fn needed<T: DeserializeOwned>(self) -> Result<T, Failure> {
-        self.document().await?.ok_or_else(|| Failure::invalid("a JSON body is needed"))
+    pub(super) async fn needed<T: DeserializeOwned>(self) -> Result<T, Error> {
+        self.document()
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "hub.http", "a JSON body is needed"))
     }
 }

@@ -3,17 +3,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
-    routing::{get, put},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use whimbrel::{ErrorKind, wire::time};
 
 use super::{
     Hub,
-    failure::{Failure, Place, Unread},
+    failure::{Failure, FailureBody, Place, Unread},
 };
 use crate::{
     access::Right,
@@ -23,18 +24,20 @@ use crate::{
 /// Where tokens for reading events point to.
 pub(super) const RESOURCE: &str = "messages/events";
 
-pub(super) fn routes() -> Router<Hub> {
-    Router::new()
-        .route("/partitions", get(partitions))
-        .route("/groups", get(list))
-        .route("/groups/{group}", put(add))
-        .route("/groups/{group}/checkpoints", get(checkpoints))
-        .route("/groups/{group}/checkpoints/{partition}", put(set_checkpoint))
-        .route("/groups/{group}/ownerships", get(ownerships))
-        .route("/groups/{group}/ownerships/{partition}", put(claim))
+pub(super) fn routes() -> OpenApiRouter<Hub> {
+    OpenApiRouter::new()
+        .routes(routes!(partitions))
+        .routes(routes!(list))
+        .routes(routes!(add))
+        .routes(routes!(checkpoints))
+        .routes(routes!(set_checkpoint))
+        .routes(routes!(ownerships))
+        .routes(routes!(claim))
 }
 
-#[derive(Serialize)]
+/// What a partition holds.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Partition)]
 struct PartitionView {
     partition: u32,
     /// Oldest sequence number kept; `next` when the partition is empty.
@@ -45,6 +48,18 @@ struct PartitionView {
     last_enqueued_at: Option<String>,
 }
 
+/// Tells what each partition of the event log holds.
+#[utoipa::path(
+    get,
+    operation_id = "list_partitions",
+    path = "/partitions",
+    tag = "events",
+    responses(
+        (status = 200, body = Vec<PartitionView>),
+        (status = 401, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn partitions(State(hub): State<Hub>, headers: HeaderMap) -> Result<Json<Vec<PartitionView>>, Failure> {
     hub.authorize(&headers, Right::ServiceConnect, RESOURCE)?;
     let states = hub.events.partitions().into_iter().map(|state| PartitionView {
@@ -57,11 +72,38 @@ async fn partitions(State(hub): State<Hub>, headers: HeaderMap) -> Result<Json<V
     Ok(Json(states.collect()))
 }
 
+/// Lists the consumer groups.
+#[utoipa::path(
+    get,
+    operation_id = "list_groups",
+    path = "/groups",
+    tag = "events",
+    responses(
+        (status = 200, body = Vec<String>),
+        (status = 401, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn list(State(hub): State<Hub>, headers: HeaderMap) -> Result<Json<Vec<String>>, Failure> {
     hub.authorize(&headers, Right::ServiceConnect, RESOURCE)?;
     Ok(Json(hub.events.groups().await?))
 }
 
+/// Adds a consumer group. A hub has at most 20.
+#[utoipa::path(
+    put,
+    operation_id = "add_group",
+    path = "/groups/{group}",
+    tag = "events",
+    params(("group" = String, Path, description = "Name of the consumer group, in any case")),
+    responses(
+        (status = 201, description = "It is there now"),
+        (status = 400, body = FailureBody),
+        (status = 401, body = FailureBody),
+        (status = 409, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn add(
     State(hub): State<Hub>,
     Place(group): Place<String>,
@@ -72,7 +114,21 @@ async fn add(
     Ok(StatusCode::CREATED)
 }
 
-/// Partition → sequence number of the last event the group has dealt with; `null` when it has none.
+/// Tells how far a group has got: the sequence number of the last event it has dealt with, of each partition; `null` where
+/// it has none.
+#[utoipa::path(
+    get,
+    operation_id = "list_checkpoints",
+    path = "/groups/{group}/checkpoints",
+    tag = "events",
+    params(("group" = String, Path, description = "Name of the consumer group, in any case")),
+    responses(
+        (status = 200, body = BTreeMap<String, Option<u64>>),
+        (status = 401, body = FailureBody),
+        (status = 404, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn checkpoints(
     State(hub): State<Hub>,
     Place(group): Place<String>,
@@ -86,12 +142,30 @@ async fn checkpoints(
     Ok(Json(checkpoints))
 }
 
-#[derive(Deserialize)]
+/// How far a group has got in a partition.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Checkpoint {
+    /// Of the last event it has dealt with.
     sequence: u64,
 }
 
+/// Notes how far a group has got. It may go back.
+#[utoipa::path(
+    put,
+    operation_id = "set_checkpoint",
+    path = "/groups/{group}/checkpoints/{partition}",
+    tag = "events",
+    params(("group" = String, Path, description = "Name of the consumer group, in any case"), ("partition" = u32, Path, description = "Number of the partition")),
+    request_body = Checkpoint,
+    responses(
+        (status = 204, description = "Stored"),
+        (status = 400, body = FailureBody),
+        (status = 401, body = FailureBody),
+        (status = 404, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn set_checkpoint(
     State(hub): State<Hub>,
     Place((group, partition)): Place<(String, u32)>,
@@ -105,7 +179,8 @@ async fn set_checkpoint(
 }
 
 /// Which reader has a partition.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ownership)]
 struct OwnershipView {
     partition: u32,
     owner: String,
@@ -123,6 +198,20 @@ impl From<Ownership> for OwnershipView {
     }
 }
 
+/// Tells which reader has which partition for a group.
+#[utoipa::path(
+    get,
+    operation_id = "list_ownerships",
+    path = "/groups/{group}/ownerships",
+    tag = "events",
+    params(("group" = String, Path, description = "Name of the consumer group, in any case")),
+    responses(
+        (status = 200, body = Vec<OwnershipView>),
+        (status = 401, body = FailureBody),
+        (status = 404, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn ownerships(
     State(hub): State<Hub>,
     Place(group): Place<String>,
@@ -132,15 +221,39 @@ async fn ownerships(
     Ok(Json(hub.events.ownerships(&group).await?.into_iter().map(OwnershipView::from).collect()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = OwnershipClaim)]
 struct WantedOwnership {
     owner: String,
     epoch: u64,
     lasts_ms: u64,
 }
 
+/// Takes a partition for a reader of a group, or gives it up.
+///
 /// With `If-Match: "etag"`, or `If-None-Match: *` where there is no row yet; 412 when somebody was faster.
+#[utoipa::path(
+    put,
+    operation_id = "claim_ownership",
+    path = "/groups/{group}/ownerships/{partition}",
+    tag = "events",
+    params(
+        ("group" = String, Path, description = "Name of the consumer group, in any case"),
+        ("partition" = u32, Path, description = "Number of the partition"),
+        ("If-Match" = Option<String>, Header, description = "The etag of the ownership as it was read"),
+        ("If-None-Match" = Option<String>, Header, description = "*, where there is no ownership yet"),
+    ),
+    request_body = WantedOwnership,
+    responses(
+        (status = 200, body = OwnershipView),
+        (status = 400, body = FailureBody),
+        (status = 401, body = FailureBody),
+        (status = 404, body = FailureBody),
+        (status = 412, body = FailureBody),
+        (status = 429, body = FailureBody),
+    )
+)]
 async fn claim(
     State(hub): State<Hub>,
     Place((group, partition)): Place<(String, u32)>,

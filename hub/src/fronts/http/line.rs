@@ -9,12 +9,13 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use whimbrel::{Message, Result, wire::time};
 
 use crate::events::Event;
 
 /// How bodies are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum BodyForm {
     /// JSON, text or base64, as the body is.
@@ -22,6 +23,24 @@ pub(super) enum BodyForm {
     Auto,
     /// Always base64.
     Base64,
+}
+
+/// A message in JSON, as everything below `/v1` shows it.
+#[derive(Serialize)]
+pub(super) struct MessageView<'a> {
+    properties: BTreeMap<&'a str, &'a str>,
+    system: SystemTexts<'a>,
+    body: Body<'a>,
+}
+
+impl<'a> MessageView<'a> {
+    pub(super) fn new(message: &'a Message, form: BodyForm) -> Self {
+        Self {
+            properties: message.properties().iter().collect(),
+            system: SystemTexts::new(message),
+            body: body(message, form),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -42,12 +61,43 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct SystemView<'a> {
     #[serde(flatten)]
-    texts: BTreeMap<&'static str, &'a str>,
-    #[serde(flatten)]
-    times: BTreeMap<&'static str, String>,
+    texts: SystemTexts<'a>,
     generation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_method: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct SystemTexts<'a> {
+    #[serde(flatten)]
+    texts: BTreeMap<&'static str, &'a str>,
+    #[serde(flatten)]
+    times: BTreeMap<&'static str, String>,
+}
+
+impl<'a> SystemTexts<'a> {
+    fn new(message: &'a Message) -> Self {
+        let system = message.system();
+        let texts = [
+            ("message_id", &system.message_id),
+            ("correlation_id", &system.correlation_id),
+            ("user_id", &system.user_id),
+            ("content_type", &system.content_type),
+            ("content_encoding", &system.content_encoding),
+            ("to", &system.to),
+            ("message_schema", &system.message_schema),
+            ("output_name", &system.output_name),
+            ("interface_id", &system.interface_id),
+            ("component", &system.component),
+            ("diagnostic_id", &system.diagnostic_id),
+            ("diagnostic_context", &system.diagnostic_context),
+        ];
+        let times = [("creation_time", system.creation_time), ("expiry_time", system.expiry_time)];
+        Self {
+            texts: texts.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?))).collect(),
+            times: times.into_iter().filter_map(|(name, at)| Some((name, time::format(at?)))).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -58,28 +108,47 @@ enum Body<'a> {
     Base64(String),
 }
 
+/// An event as one line, for the documents.
+#[derive(ToSchema)]
+#[schema(as = Event)]
+#[allow(dead_code, reason = "what is written is Line, which borrows")]
+pub(super) struct LineSchema {
+    partition: u32,
+    sequence: u64,
+    /// Position in the log, as a text.
+    offset: String,
+    enqueued_at: String,
+    device: String,
+    /// Only for events of a module.
+    module: Option<String>,
+    /// `telemetry` or `alert`.
+    lane: String,
+    properties: BTreeMap<String, String>,
+    /// `generation`, `auth_method`, and of `message_id`, `content_type`, `creation_time` and the like those that are set.
+    system: BTreeMap<String, serde_json::Value>,
+    body: BodySchema,
+}
+
+/// A body, for the documents: one of the three.
+#[derive(ToSchema)]
+#[schema(as = Body)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code, reason = "what is written is Body, which borrows")]
+pub(super) enum BodySchema {
+    /// When the content type says JSON and it is.
+    Json(serde_json::Value),
+    /// When it is UTF-8.
+    Text(String),
+    /// Any other.
+    Base64(String),
+}
+
 /// Appends the line, its end included.
 ///
 /// # Errors
 /// `JournalCorrupt` when the stored message cannot be read.
 pub(super) fn write(event: &Event, form: BodyForm, out: &mut Vec<u8>) -> Result<()> {
     let message = event.message()?;
-    let system = message.system();
-    let texts = [
-        ("message_id", &system.message_id),
-        ("correlation_id", &system.correlation_id),
-        ("user_id", &system.user_id),
-        ("content_type", &system.content_type),
-        ("content_encoding", &system.content_encoding),
-        ("to", &system.to),
-        ("message_schema", &system.message_schema),
-        ("output_name", &system.output_name),
-        ("interface_id", &system.interface_id),
-        ("component", &system.component),
-        ("diagnostic_id", &system.diagnostic_id),
-        ("diagnostic_context", &system.diagnostic_context),
-    ];
-    let times = [("creation_time", system.creation_time), ("expiry_time", system.expiry_time)];
     let line = Line {
         partition: event.partition,
         sequence: event.sequence,
@@ -90,8 +159,7 @@ pub(super) fn write(event: &Event, form: BodyForm, out: &mut Vec<u8>) -> Result<
         lane: message.lane().name(),
         properties: message.properties().iter().collect(),
         system: SystemView {
-            texts: texts.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?))).collect(),
-            times: times.into_iter().filter_map(|(name, at)| Some((name, time::format(at?)))).collect(),
+            texts: SystemTexts::new(&message),
             generation: &event.generation,
             auth_method: serde_json::from_str(&event.auth_method).ok(),
         },
