@@ -80,11 +80,11 @@ impl HeaderReader {
                 return Err(invalid("an application property has no name"));
             }
             // Also how the documents write it in batches.
-            if name.eq_ignore_ascii_case(CREATION_TIME_PROPERTY) {
-                if let Some(at) = time::parse(value) {
-                    self.system.creation_time = Some(at);
-                    return Ok(true);
-                }
+            if name.eq_ignore_ascii_case(CREATION_TIME_PROPERTY)
+                && let Some(at) = time::parse(value)
+            {
+                self.system.creation_time = Some(at);
+                return Ok(true);
             }
             self.properties.push((name.to_owned(), value.to_owned()));
             return Ok(true);

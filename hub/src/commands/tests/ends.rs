@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use whimbrel::ErrorKind;
 
 use super::{Ground, assert_kind, command, ids, next, patiently, ready};
-use crate::commands::{CommandOptions, CommandOutcome, CommandState, LockToken, Settlement};
+use crate::commands::{CommandOptions, CommandOutcome, CommandState, LockToken, Patience, Settlement};
 
 const LOCK: Duration = Duration::from_secs(60);
 
@@ -251,7 +251,7 @@ async fn a_device_that_is_deleted_takes_its_commands_along() {
         assert_kind(receiver.next(1, &mut Vec::new()).await, ErrorKind::NotFound);
         assert!(receiver.settle(held[0].lock, Settlement::Complete).await.is_err());
         assert_kind(ground.commands.take(&device).await, ErrorKind::NotFound);
-        assert!(ground.commands.take_feedback().await.unwrap().is_none());
+        assert!(ground.commands.take_feedback(Patience::Contract).await.unwrap().is_none());
         assert!(ground.commands.status("d", "a").await.unwrap().is_none());
 
         // The one created anew starts empty, and has nothing to do with the old one's connections.

@@ -145,7 +145,7 @@ async fn the_end_ends_everybody_and_loses_nothing() {
     assert_kind(commands.take(&device).await, ErrorKind::Closed);
     assert_kind(commands.settle(&device, held[0].lock, Settlement::Complete).await, ErrorKind::Closed);
     assert_kind(commands.purge("d").await, ErrorKind::Closed);
-    assert_kind(commands.take_feedback().await, ErrorKind::Closed);
+    assert_kind(commands.take_feedback(Patience::Contract).await, ErrorKind::Closed);
     assert_kind(commands.settle_feedback(held[0].lock, Settlement::Complete).await, ErrorKind::Closed);
     patiently(commands.close()).await;
     ground.store.close().await.unwrap();

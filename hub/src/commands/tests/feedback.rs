@@ -89,15 +89,15 @@ async fn contract_readers_get_full_batches_or_wait_from_one_to_the_next() {
     ground.device("d").await;
     // There was none before.
     complete(&ground, &["a"]).await;
-    assert_eq!(ids(&ground.commands.take_feedback().await.unwrap().unwrap()), ["a"]);
+    assert_eq!(ids(&ground.commands.take_feedback(Patience::Contract).await.unwrap().unwrap()), ["a"]);
     complete(&ground, &["b", "c"]).await;
     ground.advance(Duration::from_secs(14)).await;
-    assert!(ground.commands.take_feedback().await.unwrap().is_none());
+    assert!(ground.commands.take_feedback(Patience::Contract).await.unwrap().is_none());
     let mut reader = ground.commands.feedback(Patience::Contract);
     assert!(reader.next().now_or_never().is_none());
     complete(&ground, &["d", "e"]).await;
     assert_eq!(ids(&next(&mut reader).await), ["b", "c", "d"]);
-    assert!(ground.commands.take_feedback().await.unwrap().is_none());
+    assert!(ground.commands.take_feedback(Patience::Contract).await.unwrap().is_none());
     ground.advance(Duration::from_secs(15)).await;
     assert_eq!(ids(&next(&mut reader).await), ["e"]);
 }
