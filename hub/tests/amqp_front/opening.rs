@@ -76,3 +76,32 @@ async fn tokens_that_are_not_good_are_answered_and_grant_nothing() {
     }
     ground.hub.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn audiences_and_addresses_in_every_form() {
+    let ground = Ground::start().await;
+    let key = ground.device("a:b@100%").await;
+    let issue = |resource: &str| SasToken::issue(resource, &key, None, in_an_hour());
+    let (raw, encoded) = ("localhost/devices/a:b@100%", "localhost/devices/a%3Ab%40100%25");
+    for (audience, token) in [
+        (raw, issue(raw)),
+        (encoded, issue(raw)),
+        // The id encoded, and then all of it again.
+        (encoded, issue(encoded)),
+        ("localhost%2Fdevices%2Fa%3Ab%40100%25", issue(raw)),
+        ("amqps://localhost:5671/devices/a%3Ab%40100%25", issue(raw)),
+        ("amqps://localhost:5671/devices/a:b@100%/", issue(raw)),
+    ] {
+        let mut client = ground.stranger().await;
+        assert_eq!(client.put_token(audience, &token).await.0, 200, "{audience}");
+        for address in [
+            "/devices/a:b@100%/messages/events",
+            "/Devices/a%3Ab%40100%25/Messages/Events",
+            "amqps://localhost:5671/devices/a%3ab%40100%25/messages/events/",
+        ] {
+            assert!(client.sender(address).await.is_ok(), "{address}");
+        }
+        assert!(client.sender("/devices/A:b@100%/messages/events").await.is_err(), "ids have case");
+    }
+    ground.hub.stop().await.unwrap();
+}

@@ -243,6 +243,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Event::Ended => break,
                 Event::Stop => {
                     self.reason.get_or_insert(Closed::Stopped);
+                    if !self.opened {
+                        // Nobody there to say goodbye to.
+                        break;
+                    }
                     self.context.shared.with(Engine::stop);
                     self.cut = Some(Instant::now() + self.context.front.limits.closing);
                 }

@@ -145,10 +145,6 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn id(&self) -> LinkId {
-        self.held.id
-    }
-
     /// What the peer sent to attach it.
     pub(super) fn attach(&self) -> &Attach {
         &self.attach
@@ -161,14 +157,6 @@ impl Outgoing {
     /// When the link is over.
     pub(super) fn poll_usable(&self, cx: &mut Context<'_>) -> Poll<Result<u32, Ended>> {
         self.held.shared.lock().poll_usable(self.held.id, cx.waker())
-    }
-
-    /// [`Outgoing::poll_usable`] as a future.
-    ///
-    /// # Errors
-    /// As there.
-    pub(super) async fn usable(&self) -> Result<u32, Ended> {
-        poll_fn(|cx| self.poll_usable(cx)).await
     }
 
     /// Sends an encoded message at once, and tells its number. Needs one of what [`Outgoing::poll_usable`] told. A tag is

@@ -58,7 +58,7 @@ impl<'a> Rest<'a> {
                 let length = self.number()?;
                 self.take(length).map(drop)
             }
-            kind @ (0xc | 0xd | 0xe | 0xf) => {
+            kind @ 0xc..=0xf => {
                 let depth = depth.checked_sub(1).ok_or(Malformed)?;
                 let wide = kind & 1 == 1;
                 let size = if wide { self.number()? } else { self.byte()?.into() };

@@ -531,11 +531,9 @@ impl Engine {
         // Both sides may have detached at the same time.
         let Some(id) = session.handles.remove(&detach.handle.0) else { return Ok(()) };
         self.pending.retain(|(pending, _)| *pending != id);
-        let answer = match self.links.get(&id).map(|link| link.standing) {
-            Some(Standing::Detaching) => false,
-            Some(Standing::Pending) => false,
-            _ => true,
-        };
+        // One that the hub detached is answered already; one it never attached has no detach.
+        let standing = self.links.get(&id).map(|link| link.standing);
+        let answer = !matches!(standing, Some(Standing::Detaching | Standing::Pending));
         if answer {
             let answer = Detach { handle: detach.handle.clone(), closed: detach.closed, error: None };
             self.write(channel, &answer, 3);
@@ -738,7 +736,7 @@ impl Engine {
             return Poll::Ready(Ok(usable));
         }
         link.wait(waker);
-        if usable > 0 {
+        if usable > 0 && !self.starved.contains(&id) {
             self.starved.push(id);
         }
         Poll::Pending
