@@ -80,6 +80,29 @@ class Hub:
         wanted = {"authentication": authentication} if authentication else {}
         return self._request("PUT", f"/v1/devices/{device}", wanted).get("connection_string")
 
+    def knows_command(self, device, message_id):
+        """Whether the hub has taken this command in."""
+        try:
+            return bool(self.command(device, message_id))
+        except AssertionError:
+            return False
+
+    @property
+    def service(self):
+        """Connection string for back ends."""
+        return self._service["connection_string"]
+
+    def send_command(self, device, body, message_id, **more):
+        """Puts a command into the queue of a device."""
+        document = {"body": {"text": body}, "message_id": message_id} | more
+        path = f"/v1/devices/{urllib.parse.quote(device)}/commands"
+        return self._request("POST", path, document, content_type="application/vnd.whimbrel.command+json")
+
+    def command(self, device, message_id):
+        """Where a command is, or how it ended."""
+        quote = urllib.parse.quote
+        return self._request("GET", f"/v1/devices/{quote(device)}/commands/{quote(message_id, safe='')}")
+
     def events(self, device):
         """All stored events of a device: the order of arrival, bodies as bytes."""
         return self._events(f"device={urllib.parse.quote(device)}")
@@ -95,9 +118,9 @@ class Hub:
             event["body"] = base64.b64decode(event["body"]["base64"])
         return events
 
-    def _request(self, method, path, document=None, raw=False):
+    def _request(self, method, path, document=None, raw=False, content_type="application/json"):
         url = f"http://{self.address}:{self.port('http')}{path}"
-        headers = {"Authorization": self._bearer, "Content-Type": "application/json"}
+        headers = {"Authorization": self._bearer, "Content-Type": content_type}
         body = None if document is None else json.dumps(document).encode()
         request = urllib.request.Request(url, body, headers, method=method)
         try:

@@ -1,7 +1,8 @@
-"""Programs that know nothing of Whimbrel talk to its hub: paho-mqtt, mosquitto_pub and azure-iot-device, unmodified.
+"""Programs that know nothing of Whimbrel talk to its hub, unmodified: paho-mqtt, mosquitto_pub, and Azure's for Python and Node.
 
-Each sends messages with properties; the events are read back over HTTP and compared. azure-eventhub reads them itself. Prints one line for each test:
-`ok NAME`, `not ok NAME: why` or `skip NAME: why`. Ends with 1 when a test failed.
+Each sends messages with properties, which are read back over HTTP and compared, or reads events, receives commands, sends
+them, or manages devices. Prints one line for each test: `ok NAME`, `not ok NAME: why` or `skip NAME: why`. Ends with 1 when a
+test failed.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 import urllib.parse
 
+import commands
 from hub import Hub, token
 
 HERE = pathlib.Path(__file__).parent
@@ -33,12 +35,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--whimbrel", required=True)
     parser.add_argument("--mosquitto-pub")
+    parser.add_argument("--node")
+    parser.add_argument("--node-packages", type=pathlib.Path)
     parser.add_argument("names", nargs="*", help="run only these tests")
     options = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory(prefix="whimbrel-peers-") as folder:
         with Hub(options.whimbrel, folder) as hub:
-            bench = Bench(hub, pathlib.Path(folder), options.mosquitto_pub)
+            bench = Bench(hub, pathlib.Path(folder), options)
             for name, test in TESTS.items():
                 if options.names and name not in options.names:
                     continue
@@ -58,10 +62,11 @@ def main():
 class Bench:
     """The hub, and how to run peers against it."""
 
-    def __init__(self, hub, folder, mosquitto_pub):
+    def __init__(self, hub, folder, options):
         self.hub = hub
         self.folder = folder
-        self.mosquitto_pub = mosquitto_pub
+        self.mosquitto_pub = options.mosquitto_pub
+        self._node, self._node_packages = options.node, options.node_packages
         self._devices = 0
 
     def device(self, authentication=None):
@@ -79,6 +84,45 @@ class Bench:
         )
         assert finished.returncode == 0, f"{script}: {finished.stderr[-1500:]}"
         return finished.stdout
+
+    def start_node(self, script, task, trusting=False):
+        """Starts a peer's script for Node with its task on stdin; `trusting` has all of TLS trust the hub's authority."""
+        if not self._node:
+            raise Skipped("node or its packages are not to be had")
+        # Next to its packages, where node looks for them.
+        place = self._node_packages / script
+        shutil.copyfile(HERE / "node" / script, place)
+        environment = dict(os.environ)
+        if trusting:
+            environment["NODE_EXTRA_CA_CERTS"] = self.hub.ca
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [self._node, str(place)], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
+        )
+        process.stdin.write(json.dumps(task))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def finish(self, process):
+        """Waits until a script for Node has ended well; gives what it printed."""
+        try:
+            out, errors = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, errors = process.communicate()
+            raise AssertionError(f"{process.args[1]} did not end: {out[-500:]} {errors[-1000:]}") from None
+        assert process.returncode == 0, f"{process.args[1]}: {errors[-1500:]}"
+        return out
+
+    def run_node(self, script, task, trusting=False):
+        """Runs a peer's script for Node to its end; gives what it printed."""
+        return self.finish(self.start_node(script, task, trusting))
+
+    def need_443(self, needed):
+        """Skips the test where it needs port 443 and there is none."""
+        if needed and not self.hub.has_443:
+            raise Skipped("port 443 is not to be had on this machine")
 
     def paho(self, device, transport, **task):
         """Runs paho-mqtt 2 over `tcp`, `tls`, `ws` or `wss`."""
@@ -302,8 +346,7 @@ def azure(transport):
     """azure-iot-device with a connection string."""
 
     def test(bench):
-        if transport == "websockets" and not bench.hub.has_443:
-            raise Skipped("port 443 is not to be had on this machine")
+        bench.need_443(transport == "websockets")
         device, connection = bench.device()
         messages, expected = azure_messages()
         task = {"transport": transport, "ca": bench.hub.ca, "connection_string": connection, "messages": messages}
@@ -372,6 +415,7 @@ TESTS = {
     "azure_iot_device": azure("tcp"),
     "azure_iot_device_websocket": azure("websockets"),
     "azure_iot_device_x509": azure_x509,
+    **commands.TESTS,
     "azure_eventhub": azure_eventhub,
 }
 

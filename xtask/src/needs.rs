@@ -1,4 +1,4 @@
-//! Gets what tests need onto this machine, outside the tree: a Python environment, Debian packages.
+//! Gets what tests need onto this machine, outside the tree: a Python environment, npm packages, Debian packages.
 
 use std::{
     fs, io,
@@ -49,6 +49,39 @@ pub(crate) fn python(name: &str, requirements: &Path) -> Result<PathBuf, String>
     }
     fs::write(&stamp, &wanted).map_err(|error| error.to_string())?;
     Ok(program)
+}
+
+/// A folder with `node_modules` as `package.json` and `package-lock.json` in `folder` want them, in the cache, and the node that
+/// is to run with it.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(crate) fn node(name: &str, folder: &Path) -> Result<(PathBuf, PathBuf), String> {
+    let node = program("node", "nodejs")?;
+    let npm = program("npm", "npm")?;
+    let place = cache().join(format!("node-{name}"));
+    let stamp = place.join("installed.json");
+    let mut wanted = String::new();
+    fs::create_dir_all(&place).map_err(|error| error.to_string())?;
+    for file in ["package.json", "package-lock.json"] {
+        let from = folder.join(file);
+        let text = fs::read_to_string(&from).map_err(|error| format!("{}: {error}", from.display()))?;
+        fs::write(place.join(file), &text).map_err(|error| error.to_string())?;
+        wanted.push_str(&text);
+    }
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok((node, place));
+    }
+    say(format!("installing npm packages in {}", place.display()));
+    let mut install = Command::new(npm);
+    install
+        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"])
+        .current_dir(&place);
+    if !shell::pass_through(&mut install).map_err(|error| error.to_string())? {
+        return Err(format!("npm could not install what {} wants", folder.join("package.json").display()));
+    }
+    fs::write(&stamp, &wanted).map_err(|error| error.to_string())?;
+    Ok((node, place))
 }
 
 /// `program`, after installing the Debian package it is in, if need be.

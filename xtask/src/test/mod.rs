@@ -91,7 +91,11 @@ fn parts(members: &[Package]) -> Vec<Part> {
     add("examples", "the programs of examples/, from start to end", programs::examples);
     add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
     add("kill", "devices and hubs killed by the hundred", cargo::kill);
-    add("peers", "public clients against the hub: paho, azure-iot-device, mosquitto_pub", peers::run);
+    add(
+        "peers",
+        "public clients against the hub: paho, mosquitto_pub, and those of Azure for Python and Node",
+        peers::run,
+    );
     add("demo", "the demo, shortened", programs::demo);
     parts
 }

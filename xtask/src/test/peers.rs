@@ -14,7 +14,11 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         Err(why) => return Ok(Tally::skip(why)),
     };
     let mosquitto = needs::program("mosquitto_pub", "mosquitto-clients");
+    let node = needs::node("peers", &folder.join("node"));
     let mut command = peers(&python, &folder, &ground.built.whimbrel);
+    if let Ok((program, packages)) = &node {
+        command.arg("--node").arg(program).arg("--node-packages").arg(packages);
+    }
     if let Ok(program) = &mosquitto {
         command.arg("--mosquitto-pub").arg(program);
     }
@@ -25,6 +29,9 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     let mut tally = counted(&finished.lines);
     if let Err(why) = mosquitto {
         tally.skipped.push(format!("mosquitto_pub: {why}"));
+    }
+    if let Err(why) = node {
+        tally.skipped.push(format!("clients for Node: {why}"));
     }
     if tally.failed == 0 && (!finished.success() || tally.passed == 0) {
         println!("    {}", finished.ending());
