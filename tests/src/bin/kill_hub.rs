@@ -1,4 +1,5 @@
-//! A hub that is made to be killed at any moment: `kill-hub DATA MQTT_ADDRESS`. Prints `ready` when it listens.
+//! A hub that is made to be killed at any moment: `kill-hub DATA MQTT_ADDRESS [HTTP_ADDRESS]`. Prints `ready` when it
+//! listens.
 
 use whimbrel_hub::{Hub, config::Listen};
 
@@ -9,11 +10,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hub = Hub::builder()
         .data_dir(argument("DATA")?)
         .set("mqtt", &argument("MQTT_ADDRESS")?)?
+        .set("http", &argument("HTTP_ADDRESS").unwrap_or("off".into()))?
         .mqtts(Listen::OFF)
+        .https(Listen::OFF)
         .amqp(Listen::OFF)
         .amqps(Listen::OFF)
-        .http(Listen::OFF)
-        .https(Listen::OFF)
         .start()
         .await?;
     println!("ready");

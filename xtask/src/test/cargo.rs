@@ -104,7 +104,7 @@ pub(super) fn doc_tests(_: &Ground, name: &str) -> io::Result<Tally> {
 fn part_of_its_own(target: &str) -> Option<&'static str> {
     match target {
         "disk_full" => Some("disk-full"),
-        "kill" => Some("kill"),
+        "kill" | "kill_commands" => Some("kill"),
         _ => None,
     }
 }
