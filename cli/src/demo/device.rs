@@ -5,9 +5,10 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use clap::Args;
 use serde_json::json;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
-use whimbrel::{ConnectionState, DeviceClient, DeviceOptions, Lane, Message};
+use whimbrel::{ConnectionState, DeviceClient, DeviceOptions, ErrorKind, Inbox, Lane, Message};
 
 use super::{
+    commands,
     measure::{Measurement, Meter},
     protocol::{Id, Said, Standing},
 };
@@ -48,6 +49,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         device = device.ca_file(ca);
     }
     let device = DeviceClient::open(device).await?;
+    let commands = tokio::spawn(obey(device.inbox()));
     let mut parent = parent();
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,8 +72,26 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     }
     device.flush(FLUSH).await?;
     device.close().await?;
+    commands.await.map_err(|error| Failure::new("the commands stopped").caused_by(error))??;
     say(&Said::Ended(standing(&device)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does what it is told where it knows how, and rejects the rest, until the client is closed.
+async fn obey(inbox: Inbox) -> Result<()> {
+    while let Some(command) = inbox.next().await? {
+        let settled = match &command.body()[..] {
+            known if known == commands::KNOWN.as_bytes() => command.complete().await,
+            _ => command.reject().await,
+        };
+        // Too late: it comes again.
+        if let Err(error) = settled
+            && error.kind() != ErrorKind::LockLost
+        {
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 /// Numbers for messages.

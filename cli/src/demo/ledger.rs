@@ -8,7 +8,10 @@ use std::{
 use serde::Serialize;
 use whimbrel::Lane;
 
-use super::protocol::{Id, Standing};
+use super::{
+    commands::CommandLine,
+    protocol::{Id, Standing},
+};
 
 /// What is known of every device.
 #[derive(Debug, Default)]
@@ -117,13 +120,15 @@ impl Ledger {
         })
     }
 
-    /// The account, to be read at the end.
-    pub(super) fn report(&self) -> Report {
+    /// The account, to be read at the end, with what became of the commands.
+    pub(super) fn report(&self, commands: Vec<CommandLine>) -> Report {
         let devices: Vec<Line> = self.books.iter().map(Book::line).collect();
         let total =
             devices.iter().fold(Line { device: "total".into(), closed: true, ..Line::default() }, Line::plus);
-        let balanced = total.balanced() && devices.iter().all(Line::balanced);
-        Report { balanced, total, devices, alerts_first: self.alerts_first() }
+        let balanced = total.balanced()
+            && devices.iter().all(Line::balanced)
+            && commands.iter().all(CommandLine::is_right);
+        Report { balanced, total, devices, alerts_first: self.alerts_first(), commands }
     }
 
     /// How alerts and telemetry that waited for the network came in, once their device was through again.
@@ -196,11 +201,12 @@ impl Book {
 /// The account of the demo.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Report {
-    /// Whether it all adds up, and nothing is lost, doubled or out of order.
+    /// Whether it all adds up, nothing is lost, doubled or out of order, and every command ended as it had to.
     pub(super) balanced: bool,
     pub(super) total: Line,
     pub(super) devices: Vec<Line>,
     pub(super) alerts_first: Option<AlertsFirst>,
+    pub(super) commands: Vec<CommandLine>,
 }
 
 /// The account of a device, or of all.
@@ -292,7 +298,7 @@ mod tests {
             assert!(ledger.found("d", telemetry(*number), Instant::now()));
         }
         ledger.closed(0, last);
-        ledger.report()
+        ledger.report(Vec::new())
     }
 
     #[test]
@@ -331,12 +337,28 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_ended_otherwise_is_seen() {
+        let line = |outcome: &str| CommandLine {
+            device: "d".into(),
+            body: "calibrate",
+            expected: "completed",
+            outcome: Some(outcome.into()),
+            after_ms: None,
+        };
+        let mut ledger = Ledger::new(["d".to_owned()]);
+        ledger.closed(0, standing(0, 0, 0));
+        assert!(ledger.report(vec![line("completed")]).balanced);
+        assert!(!ledger.report(vec![line("completed"), line("expired")]).balanced);
+        assert!(!ledger.report(vec![CommandLine { outcome: None, ..line("") }]).balanced);
+    }
+
+    #[test]
     fn duplicates_swaps_and_a_crooked_account_are_seen() {
         assert_eq!(three(&[1, 1, 2, 3], standing(3, 3, 0)).total.duplicates, 1);
         assert_eq!(three(&[2, 1, 3], standing(3, 3, 0)).total.out_of_order, 1);
         assert!(!three(&[1, 2, 3], standing(4, 3, 0)).balanced);
         let mut silent = Ledger::new(["d".to_owned()]);
-        assert!(!silent.report().balanced, "a device that never closed its outbox has no account");
+        assert!(!silent.report(Vec::new()).balanced, "a device that never closed its outbox has no account");
         assert!(!silent.found("stranger", telemetry(1), Instant::now()));
     }
 
@@ -361,6 +383,6 @@ mod tests {
         }
         let expected =
             AlertsFirst { alerts: 3, ahead: 2, alerts_median_ms: 0, telemetry: 4, telemetry_median_ms: 30 };
-        assert_eq!(ledger.report().alerts_first, Some(expected));
+        assert_eq!(ledger.report(Vec::new()).alerts_first, Some(expected));
     }
 }

@@ -1,6 +1,7 @@
 //! `whimbrel demo`: the main job, on this machine, with real processes, real TLS and a real disk, and everything going
 //! wrong that can.
 
+mod commands;
 pub(crate) mod device;
 pub(crate) mod hub;
 mod ledger;
@@ -22,6 +23,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use whimbrel::testing::Fault;
 
+use commands::{Commands, Ended};
 use ledger::Ledger;
 use picture::{Picture, Process};
 use protocol::Said;
@@ -64,7 +66,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         played = demo.play() => played,
         _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end: there is no account")),
     };
-    let report = demo.ledger.report();
+    let report = demo.ledger.report(demo.commands.report());
     demo.screen.close();
     demo.stage.close().await;
     played?;
@@ -84,6 +86,8 @@ struct Demo {
     screen: Screen,
     news: mpsc::Receiver<News>,
     found: mpsc::Receiver<Found>,
+    commands: Commands,
+    ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
 }
 
 impl Demo {
@@ -100,6 +104,8 @@ impl Demo {
             picture: Picture::new(length, names.iter().cloned()),
             news,
             found,
+            commands: Commands::default(),
+            ended: mpsc::channel(16),
         };
         for device in 0..names.len() {
             demo.start_device(device)?;
@@ -116,6 +122,8 @@ impl Demo {
         }
         self.watch_until(started, started + self.length, |_| false).await;
 
+        self.now("the back end hears how its commands ended");
+        self.watch_until(started, Instant::now() + DRAIN, |demo| demo.commands.complete()).await;
         self.now("the end: devices deliver what is left and close their outboxes");
         self.stage.end_devices().await;
         let patience = Instant::now() + DRAIN;
@@ -135,6 +143,14 @@ impl Demo {
                 self.ledger.network_cut();
                 self.picture.network = "CUT";
                 self.now("the network is cut: devices go on measuring, outboxes fill on disk");
+            }
+            Act::SendCommands => {
+                let device = self.name(0);
+                let moment = self.length.mul_f64(script::MOMENT);
+                self.commands.send(self.stage.service(), &device, moment, &self.ended.0).await?;
+                self.now(format!(
+                    "the back end sends commands to {device}, which is cut off: the hub keeps them"
+                ));
             }
             Act::ThinNetwork => {
                 self.ledger.network_restored(Instant::now());
@@ -189,6 +205,7 @@ impl Demo {
                 Some(found) = self.found.recv() => {
                     self.ledger.found(&found.device, found.id, Instant::now());
                 }
+                Some(ended) = self.ended.1.recv() => self.commands.ended(ended, Instant::now()),
                 _ = frames.tick() => self.show(started),
                 () = tokio::time::sleep_until(end.into()) => return,
             }
@@ -219,6 +236,7 @@ impl Demo {
         for (index, row) in self.picture.rows.iter_mut().enumerate() {
             (row.read, row.read_alerts) = self.ledger.read(index);
         }
+        self.picture.commands = self.commands.headline();
         self.picture.tick(started.elapsed());
         self.screen.show(&self.picture);
     }

@@ -17,6 +17,8 @@ pub(super) struct Picture {
     /// `up`, or what it is instead.
     pub(super) network: &'static str,
     pub(super) hub_up: bool,
+    /// The commands and how they ended, in one line.
+    pub(super) commands: String,
     pub(super) rows: Vec<Row>,
 }
 
@@ -50,7 +52,8 @@ pub(super) enum Process {
 impl Picture {
     pub(super) fn new(length: Duration, devices: impl IntoIterator<Item = String>) -> Self {
         let rows = devices.into_iter().map(|device| Row { device, ..Row::default() }).collect();
-        Self { elapsed: Duration::ZERO, length, now: String::new(), network: "up", hub_up: true, rows }
+        let (now, commands) = (String::new(), String::new());
+        Self { elapsed: Duration::ZERO, length, now, network: "up", hub_up: true, commands, rows }
     }
 
     /// A moment has passed: takes the figures as they are into the history.

@@ -32,7 +32,7 @@ impl Screen {
         if !io::stderr().is_terminal() {
             return lines;
         }
-        let height = u16::try_from(devices).unwrap_or(u16::MAX).saturating_add(4);
+        let height = u16::try_from(devices).unwrap_or(u16::MAX).saturating_add(5);
         let options = TerminalOptions { viewport: Viewport::Inline(height) };
         // A terminal that does not tell where its cursor is cannot be drawn on.
         Terminal::with_options(CrosstermBackend::new(io::stderr()), options).map_or(lines, Self::Table)
@@ -64,9 +64,9 @@ impl Screen {
 }
 
 fn draw(frame: &mut Frame<'_>, picture: &Picture) {
-    let [top, now, table] =
-        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1)])
-            .areas(frame.area());
+    let line = Constraint::Length(1);
+    let [top, now, table, commands] =
+        Layout::vertical([line, line, Constraint::Min(1), line]).areas(frame.area());
     let good = picture.network == "up" && picture.hub_up;
     let headline = Span::raw(picture.headline());
     frame.render_widget(Paragraph::new(Line::from(if good { headline } else { headline.red() })), top);
@@ -78,6 +78,9 @@ fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     let rows = picture.rows.iter().map(|row| columns().map(|column| (column.cell)(row)).collect::<Row<'_>>());
     let widths = columns().map(|column| Constraint::Length(column.width));
     frame.render_widget(Table::new(rows, widths).header(header), table);
+    if !picture.commands.is_empty() {
+        frame.render_widget(Paragraph::new(format!("commands   {}", picture.commands)), commands);
+    }
 }
 
 /// A column of the table.
@@ -164,6 +167,16 @@ pub(super) fn account(report: &Report) -> String {
         ),
         None => "No alert happened to wait while the network was cut.\n".to_owned(),
     };
+    for line in &report.commands {
+        text += &format!(
+            "Command {} to {}, sent while it was cut off: {}{}{}.\n",
+            line.body,
+            line.device,
+            line.outcome.as_deref().unwrap_or("no end is known"),
+            line.after_ms.map_or_else(String::new, |ms| format!(" after {ms} ms")),
+            if line.is_right() { "" } else { "  <- wrong" },
+        );
+    }
     text += if report.balanced {
         "\nEvery message is accounted for: none lost, none twice, none out of order.\n"
     } else {
@@ -187,16 +200,25 @@ mod tests {
             Picture::new(Duration::from_secs(20), ["sensor-1".to_owned(), "sensor-2".to_owned()]);
         picture.now = "the network is cut".into();
         picture.network = "CUT";
+        picture.commands = "calibrate waiting".into();
         picture.rows[1].process = Process::Killed;
         picture.rows[0].standing = Standing { link: "connected".into(), queued: 12, ..Standing::default() };
         picture.tick(Duration::from_secs(5));
 
-        let mut terminal = Terminal::new(TestBackend::new(140, 6)).unwrap();
+        let mut terminal = Terminal::new(TestBackend::new(140, 7)).unwrap();
         terminal.draw(|frame| draw(frame, &picture)).unwrap();
         let shown = terminal.backend().to_string();
-        for wanted in
-            ["network CUT", "the network is cut", "sensor-1", "connected", "12", "█", "sensor-2", "KILLED"]
-        {
+        for wanted in [
+            "network CUT",
+            "the network is cut",
+            "sensor-1",
+            "connected",
+            "12",
+            "█",
+            "sensor-2",
+            "KILLED",
+            "calibrate waiting",
+        ] {
             assert!(shown.contains(wanted), "{wanted} is missing in:\n{shown}");
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(super) enum Act {
     /// Cuts the network between all devices and the hub.
     CutNetwork,
+    /// Sends commands to the first device.
+    SendCommands,
     /// Lets it through again, but little at a time.
     ThinNetwork,
     /// Lets everything through.
@@ -21,11 +23,15 @@ pub(super) enum Act {
     StartHub,
 }
 
+/// How long a command lives that is to expire before its device is back, as a part of the running time.
+pub(super) const MOMENT: f64 = 0.06;
+
 /// The acts of a demo that runs for `length`, in order.
 pub(super) fn acts(length: Duration, devices: usize) -> Vec<(Duration, Act)> {
     let victim = 1.min(devices.saturating_sub(1));
     [
         (0.18, Act::CutNetwork),
+        (0.22, Act::SendCommands),
         (0.36, Act::ThinNetwork),
         (0.52, Act::FullNetwork),
         (0.58, Act::KillDevice(victim)),
@@ -52,6 +58,9 @@ mod tests {
             let place = |wanted: &dyn Fn(Act) -> bool| acts.iter().position(|(_, act)| wanted(*act)).unwrap();
             let victim = |act| matches!(act, Act::KillDevice(index) if index < devices);
             assert!(place(&|act| act == Act::CutNetwork) < place(&|act| act == Act::ThinNetwork));
+            let at = |wanted| acts.iter().find(|(_, act)| *act == wanted).unwrap().0;
+            let sent = at(Act::SendCommands);
+            assert!(at(Act::CutNetwork) < sent && sent + length.mul_f64(MOMENT) < at(Act::ThinNetwork));
             assert!(place(&|act| act == Act::ThinNetwork) < place(&|act| act == Act::FullNetwork));
             assert!(place(&victim) < place(&|act| matches!(act, Act::StartDevice(_))));
             assert!(place(&|act| act == Act::KillHub) < place(&|act| act == Act::StartHub));
