@@ -1,5 +1,6 @@
 //! The `whimbrel` command: runs a hub, manages devices, sends, watches. Thin: what it does, the libraries do.
 
+mod as_device;
 mod commands;
 mod demo;
 mod failure;
@@ -11,7 +12,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{device, hub, monitor, reference, send};
+use commands::{command, device, feedback, hub, monitor, reference, send};
 
 /// Durable messages between devices and a back end, at least once, through bad networks and power cuts.
 #[derive(Parser)]
@@ -27,6 +28,8 @@ In an empty folder:
   whimbrel device add thermostat-1             a device, and its connection string
   whimbrel send thermostat-1 '{\"t\":21.5}'      an event from it
   whimbrel monitor --follow                    events as they come
+  whimbrel command send thermostat-1 reboot    a command to it, kept until it comes
+  whimbrel device receive thermostat-1         commands, as the device gets them
 Without any folder:
   whimbrel demo                                all of it, with cut networks and killed processes
 
@@ -34,7 +37,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage or settings
-  3  not everything was delivered; what is left stays in the outbox
+  3  not everything was delivered, and what is left stays in the outbox; or a command was not completed
   4  the hub cannot be reached, or none is running
   5  the hub refused the credentials
 
@@ -52,6 +55,11 @@ enum Command {
     Send(send::Arguments),
     /// Show events: those there are, or as they come
     Monitor(monitor::Arguments),
+    /// Send commands to devices, and see how they ended
+    #[command(subcommand)]
+    Command(command::Command),
+    /// Show what became of commands that asked for feedback
+    Feedback(feedback::Arguments),
     /// Show the main job while everything goes wrong: cut network, killed device, killed hub
     Demo(demo::Options),
     #[command(hide = true)]
@@ -92,6 +100,8 @@ fn main() -> ExitCode {
         Command::DemoDevice(options) => in_runtime(demo::device::run(options)),
         Command::DemoHub(options) => in_runtime(demo::hub::run(options)),
         Command::Monitor(arguments) => in_runtime(monitor::run(arguments)),
+        Command::Command(command) => in_runtime(command::run(command)),
+        Command::Feedback(arguments) => in_runtime(feedback::run(arguments)),
     };
     result.unwrap_or_else(|failure| failure.report())
 }

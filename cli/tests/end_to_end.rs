@@ -346,6 +346,79 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
+fn a_command_waits_for_its_device_and_its_end_is_told() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let _hub = Hub::start(data, &[]);
+    good(data, &["device", "add", "d"]);
+    let id = good(
+        data,
+        &["command", "send", "d", "reboot", "-p", "when=now", "--id", "c-1", "--feedback", "full"],
+    );
+    assert_eq!(id, "c-1\n", "scripts take the whole output");
+    assert_eq!(good(data, &["command", "outcome", "d", "c-1"]), "in the queue\n");
+
+    let receive =
+        |settle| good(data, &["device", "receive", "d", "--settle", settle, "--limit", "1", "--json"]);
+    let received = json_lines(&receive("complete"));
+    assert_eq!(received[0]["body"], serde_json::json!({"text": "reboot"}));
+    assert_eq!(received[0]["properties"]["when"], "now");
+    assert_eq!((&received[0]["message_id"], &received[0]["settled"]), (&"c-1".into(), &"completed".into()));
+    assert_eq!(good(data, &["command", "outcome", "d", "c-1", "--wait"]), "Completed\n");
+    let feedback = good(data, &["feedback"]);
+    assert!(feedback.trim_end().ends_with("d c-1 Completed"), "{feedback}");
+    assert_eq!(good(data, &["feedback"]), "", "what was shown is taken");
+
+    good(data, &["command", "send", "d", "open the window", "--id", "c-2"]);
+    assert_eq!(json_lines(&receive("abandon"))[0]["delivery_count"], 0);
+    assert_eq!(json_lines(&receive("reject"))[0]["delivery_count"], 1);
+    let rejected = run(data, &["command", "outcome", "d", "c-2", "--wait"], "");
+    assert_eq!((out(&rejected).as_str(), rejected.status.code()), ("Rejected\n", Some(3)));
+    let letters = json_lines(&good(data, &["command", "dead-letters", "--json"]));
+    assert_eq!((&letters[0]["outcome"], &letters[0]["device"]), (&"Rejected".into(), &"d".into()));
+    let number = letters[0]["id"].to_string();
+    assert!(good(data, &["command", "dead-letters"]).contains("open the window"));
+    assert!(good(data, &["command", "dead-letters", &number]).contains("open the window"));
+    assert_eq!(good(data, &["command", "resend", &number]), "c-2\n");
+    assert_eq!(good(data, &["command", "purge", "d"]), "1 commands of d are purged\n");
+    let purged = run(data, &["command", "outcome", "d", "c-2", "--json"], "");
+    assert_eq!(json_lines(&out(&purged))[0]["outcome"], "Purged");
+
+    let expired = run(data, &["command", "send", "d", "quick", "--ttl", "200ms", "--wait"], "");
+    assert!(out(&expired).trim_end().ends_with(" Expired") && expired.status.code() == Some(3));
+    assert_eq!(good(data, &["device", "receive", "d", "--settle", "complete", "--timeout", "300ms"]), "");
+}
+
+#[test]
+fn commands_that_cannot_be_are_refused_in_a_line() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path();
+    let _hub = Hub::start(data, &[]);
+    good(data, &["device", "add", "d"]);
+    for (arguments, code) in [
+        (&["command", "send", "nobody", "x"][..], 1),
+        (&["command", "send", "d"], 2),
+        (&["command", "send", "d", "a", "b", "--id", "one"], 2),
+        (&["command", "send", "d", "x", "--ttl", "49h"], 2),
+        (&["command", "send", "d", "x", "-p", "größe=1"], 2),
+        (&["command", "outcome", "d", "never-sent"], 1),
+        (&["command", "dead-letters", "17"], 1),
+        (&["command", "resend", "17"], 1),
+        (&["command", "purge", "nobody"], 1),
+        (&["device", "receive", "d"], 2),
+        (&["device", "receive", "nobody", "--settle", "complete"], 1),
+    ] {
+        let text = bad(data, arguments, code);
+        assert!(text.starts_with("error: "), "{arguments:?}: {text}");
+    }
+    for _ in 0..50 {
+        good(data, &["command", "send", "d", "x"]);
+    }
+    let full = bad(data, &["command", "send", "d", "x"], 1);
+    assert!(full.contains("queue"), "{full}");
+}
+
+#[test]
 fn help_and_references_print() {
     let folder = TempDir::new().unwrap();
     let data = folder.path();
@@ -355,6 +428,10 @@ fn help_and_references_print() {
         &["send", "--help"],
         &["monitor", "--help"],
         &["device", "add", "--help"],
+        &["device", "receive", "--help"],
+        &["command", "send", "--help"],
+        &["command", "dead-letters", "--help"],
+        &["feedback", "--help"],
         &["completions", "bash"],
         &["completions", "zsh"],
         &["completions", "fish"],

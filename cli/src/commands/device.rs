@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::receive;
 use crate::{
     failure::Result,
     output,
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Delete(One),
     /// Replace a key and print the new connection string
     Rotate(Rotate),
+    /// Receive commands as a device, and settle them
+    Receive(receive::Arguments),
 }
 
 #[derive(Args)]
@@ -98,6 +101,7 @@ enum KeyName {
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Receive(arguments) => return receive::run(arguments).await,
         Command::Add(add) => create(&add).await?,
         Command::List(list) => show_all(&list).await?,
         Command::Show(show) => {

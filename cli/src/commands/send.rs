@@ -9,8 +9,7 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     sync::mpsc,
@@ -18,15 +17,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 use whimbrel::{
-    Account, ConnectionState, DeviceClient, DeviceOptions, ErrorKind, Message, Outcome, Receipt,
-    message::D2C_LIMIT, wire::percent,
+    Account, ConnectionState, DeviceClient, ErrorKind, Message, Outcome, Receipt, message::D2C_LIMIT,
 };
-use whimbrel_hub::ServiceFile;
 
 use crate::{
+    as_device::{self, Place},
     failure::{Failure, Result, UNDELIVERED},
     output,
-    service::{Service, Target},
+    service::Target,
 };
 
 /// Lines taken in with one commit.
@@ -55,7 +53,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", conflicts_with = "body")]
     file: Vec<PathBuf>,
     /// Set an application property
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = property)]
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = super::property)]
     property: Vec<(String, String)>,
     /// Content type of the bodies, such as application/json
     #[arg(long, value_name = "TYPE")]
@@ -69,12 +67,8 @@ pub(crate) struct Arguments {
     /// Give up what is not delivered in this time, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = super::duration)]
     ttl: Option<Duration>,
-    /// Folder of the outbox [default: outbox/DEVICE in the data folder]
-    #[arg(long, value_name = "DIR")]
-    outbox: Option<PathBuf>,
-    /// Keep the outbox in memory only: what is not delivered when this ends is lost
-    #[arg(long, conflicts_with = "outbox")]
-    memory: bool,
+    #[command(flatten)]
+    place: Place,
     /// How long to wait for delivery after the last message was taken in
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     timeout: Duration,
@@ -85,16 +79,12 @@ pub(crate) struct Arguments {
     target: Target,
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it like room=attic")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let place = if arguments.memory { None } else { Some(outbox(&arguments)) };
+    let place = arguments.place.folder(&arguments.device, &arguments.target);
+    let options = as_device::options(&arguments.device, &arguments.target).await?;
     let options = match &place {
-        Some(folder) => options(&arguments).await?.outbox_dir(folder),
-        None => options(&arguments).await?.outbox_in_memory(),
+        Some(folder) => options.outbox_dir(folder),
+        None => options.outbox_in_memory(),
     };
     let client = DeviceClient::open(options.close_deadline(Duration::ZERO)).await?;
     let before = client.account();
@@ -110,71 +100,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     sent?;
     waited?;
     conclude(&arguments, place, &since(before, after))
-}
-
-fn outbox(arguments: &Arguments) -> PathBuf {
-    let usual = || arguments.target.data.join("outbox").join(percent::encoded(&arguments.device));
-    arguments.outbox.clone().unwrap_or_else(usual)
-}
-
-/// How to connect: by the device's own connection string when it was given, else the hub is asked for it.
-async fn options(arguments: &Arguments) -> Result<DeviceOptions> {
-    let target = &arguments.target;
-    if let Some(given) = target.given()?.filter(|given| given.device_id.is_some()) {
-        if given.device_id.as_deref() != Some(&arguments.device) {
-            return Err(Failure::usage("the connection string is of another device"));
-        }
-        let options =
-            DeviceOptions::from_connection_string(target.connection_string.as_deref().unwrap_or_default())?;
-        let here = target.local().ok().filter(|file| {
-            let service = file.connection_string.parse::<whimbrel::auth::ConnectionString>();
-            service.is_ok_and(|service| service.host_name.eq_ignore_ascii_case(&given.host_name))
-        });
-        return Ok(match (&target.server, here) {
-            (Some(server), _) => trusting(options.server(server), target.ca.clone()),
-            (None, Some(file)) => local(options, &file, target)?,
-            (None, None) => trusting(options, target.ca.clone()),
-        });
-    }
-    let away = |failure: Failure| {
-        if !failure.is_unreachable() {
-            return failure;
-        }
-        failure.advice("start it with: whimbrel hub    or give the device's own --connection-string: no hub is needed then")
-    };
-    let service = Service::find(target).map_err(away)?;
-    let request = service.request(Method::GET, &["devices", &arguments.device, "connection-string"]);
-    let device = service.json(request).await.map_err(away)?;
-    let text = device.get("connection_string").and_then(Value::as_str);
-    let options = DeviceOptions::from_connection_string(text.unwrap_or_default())?;
-    if let Some(file) = &service.local {
-        return local(options, file, target);
-    }
-    let about = service.json(service.request(Method::GET, &["hub"])).await?;
-    let port =
-        about.pointer("/listeners/mqtts").and_then(Value::as_str).and_then(|text| text.rsplit(':').next());
-    let port = port.ok_or_else(|| Failure::new("the hub has its MQTT listener with TLS off"))?;
-    Ok(trusting(options.server(format!("mqtts://{}:{port}", service.host())), target.ca.clone()))
-}
-
-/// To the hub on this machine, with TLS unless that is off.
-fn local(options: DeviceOptions, file: &ServiceFile, target: &Target) -> Result<DeviceOptions> {
-    match (file.mqtts, file.mqtt) {
-        (Some(address), _) => {
-            let ca = target.ca.clone().or_else(|| file.ca.clone());
-            Ok(trusting(options.server(format!("mqtts://{address}")), ca))
-        }
-        (None, Some(address)) => Ok(options.server(format!("mqtt://{address}"))),
-        (None, None) => Err(Failure::unreachable("the hub on this machine has its MQTT listeners off")
-            .advice("start it with --mqtts or --mqtt")),
-    }
-}
-
-fn trusting(options: DeviceOptions, ca: Option<PathBuf>) -> DeviceOptions {
-    match ca {
-        Some(path) => options.ca_file(path),
-        None => options,
-    }
 }
 
 /// Sends, and shows how far it has got.
