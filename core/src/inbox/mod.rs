@@ -11,7 +11,8 @@ mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests_disk;
 
 use std::{fmt, sync::Arc, time::SystemTime};
