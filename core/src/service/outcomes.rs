@@ -84,7 +84,7 @@ impl Outcomes {
 
     /// Follows a command that is about to be sent.
     pub(super) fn follow(&self, key: Key) -> Arc<Followed> {
-        self.book().follow(key, &self.0)
+        self.book().follow(key, &self.0).0
     }
 
     /// The hub has the command now. It will say how it ended; in case that is missed, it is asked after a while.
@@ -95,8 +95,9 @@ impl Outcomes {
     /// Follows a command that was sent before, perhaps by another process.
     pub(super) fn resume(&self, key: Key, now: Instant) -> Arc<Followed> {
         let mut book = self.book();
-        let followed = book.follow(key, &self.0);
-        if followed.end.borrow().is_none() {
+        let (followed, is_new) = book.follow(key, &self.0);
+        // One that this process is sending just now is nothing to ask about: the hub may not have it yet.
+        if is_new && followed.end.borrow().is_none() {
             book.stored(&followed.key, now);
             self.0.interest.notify_one();
         }
@@ -183,9 +184,10 @@ impl Drop for Followed {
 }
 
 impl Book {
-    fn follow(&mut self, key: Key, shared: &Arc<Shared>) -> Arc<Followed> {
+    /// Whether it was not followed before comes with it.
+    fn follow(&mut self, key: Key, shared: &Arc<Shared>) -> (Arc<Followed>, bool) {
         if let Some(followed) = self.followed.get(&key).and_then(|entry| entry.command.upgrade()) {
-            return followed;
+            return (followed, false);
         }
         let known = self.recent.get(&key).copied().map(End::Outcome);
         let followed = Arc::new(Followed {
@@ -195,7 +197,7 @@ impl Book {
         });
         let entry = Entry { command: Arc::downgrade(&followed), ask_at: None, asked: 0, stored: false };
         self.followed.insert(key, entry);
-        followed
+        (followed, true)
     }
 
     fn stored(&mut self, key: &Key, ask_at: Instant) {
@@ -319,6 +321,8 @@ mod tests {
         let sent = outcomes.follow(key("sent"));
         assert!(!outcomes.are_wanted(), "the hub does not have it yet");
         assert_eq!(outcomes.due(start + LONGEST_ASK, 9), (vec![], None));
+        drop(outcomes.resume(key("sent"), start));
+        assert_eq!(outcomes.due(start, 9), (vec![], None), "it would say that it does not know the command");
         outcomes.stored(&sent.key, start);
         let resumed = outcomes.resume(key("resumed"), start);
         assert!(outcomes.are_wanted());
