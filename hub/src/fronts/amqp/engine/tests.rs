@@ -312,6 +312,19 @@ fn links_end_from_either_side_and_their_handles_are_free_again() {
 }
 
 #[test]
+fn what_comes_after_its_session_has_ended_is_no_fault_and_is_not_answered() {
+    let mut peer = Peer::new(65_536, 100);
+    let id = peer.attach(0, Role::Sender, &terms(100, 5));
+    peer.say(3, Performative::End(End { error: None }));
+    assert!(matches!(peer.arrived(id), Poll::Ready(Err(Ended::Detached))));
+    peer.heard();
+    peer.say(3, Performative::Flow(credit(0, 0, 1)));
+    peer.say(3, outcome(0, None, false));
+    peer.say(3, Performative::Detach(Detach { handle: Handle(0), closed: true, error: None }));
+    assert!(peer.heard().is_empty());
+}
+
+#[test]
 fn what_breaks_the_protocol_closes_the_connection() {
     let attached = || {
         let mut peer = Peer::new(65_536, 100);
@@ -329,8 +342,7 @@ fn what_breaks_the_protocol_closes_the_connection() {
         (3, transfer(9, Some(0), false)),
         (3, transfer(1, Some(0), false)),
         (3, transfer(0, None, false)),
-        (4, Performative::Flow(credit(0, 0, 1))),
-        (4, outcome(0, None, true)),
+        (4, transfer(0, Some(0), false)),
         (4, Performative::End(End { error: None })),
     ] {
         let mut peer = attached();
