@@ -1,11 +1,6 @@
 //! `whimbrel command …`: the back end's side of commands.
 
-use std::{
-    io::{IsTerminal, Read},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand, ValueEnum};
@@ -59,15 +54,8 @@ pub(crate) struct Send {
     /// Send the content of a file
     #[arg(long, value_name = "PATH", conflicts_with = "body")]
     file: Vec<PathBuf>,
-    /// Set an application property
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = super::property)]
-    property: Vec<(String, String)>,
-    /// Content type of the bodies, such as application/json
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
-    /// Character set of the bodies, such as utf-8
-    #[arg(long, value_name = "NAME")]
-    content_encoding: Option<String>,
+    #[command(flatten)]
+    labels: super::Labels,
     /// Message id to find the outcome by, for one command; made when it is left out
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -198,7 +186,7 @@ impl Send {
             good &= self.send(&service, body.clone().into_bytes()).await?;
         }
         for path in &self.file {
-            good &= self.send(&service, read_file(path)?).await?;
+            good &= self.send(&service, super::read_file(path, C2D_LIMIT)?).await?;
         }
         Ok(code(good))
     }
@@ -226,7 +214,7 @@ impl Send {
             Feedback::Full => "full",
         };
         let properties: serde_json::Map<String, Value> =
-            self.property.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+            self.labels.property.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut envelope = json!({
             "ack": feedback,
             "properties": properties,
@@ -238,8 +226,8 @@ impl Send {
         for (name, value) in [
             ("message_id", &self.id),
             ("correlation_id", &self.correlation_id),
-            ("content_type", &self.content_type),
-            ("content_encoding", &self.content_encoding),
+            ("content_type", &self.labels.content_type),
+            ("content_encoding", &self.labels.content_encoding),
             ("ttl", &self.ttl),
         ] {
             if let (Some(value), Some(envelope)) = (value, envelope.as_object_mut()) {
@@ -384,14 +372,10 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 fn show(json: bool, value: &Value, for_people: impl FnOnce() -> String) -> Result<()> {
-    Ok(if json { output::json(value)? } else { output::line(&for_people())? })
-}
-
-/// A file, as far as a command may go and one byte more, so that a larger one is refused as such.
-fn read_file(path: &PathBuf) -> Result<Vec<u8>> {
-    let unreadable = |error| Failure::new(format!("{} cannot be read", path.display())).caused_by(error);
-    let mut body = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(C2D_LIMIT as u64 + 1).read_to_end(&mut body).map_err(unreadable)?;
-    Ok(body)
+    if json {
+        output::json(value)?;
+    } else {
+        output::line(&for_people())?;
+    }
+    Ok(())
 }

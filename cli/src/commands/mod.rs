@@ -9,7 +9,34 @@ pub(crate) mod receive;
 pub(crate) mod reference;
 pub(crate) mod send;
 
-use std::time::Duration;
+use std::{io::Read, path::Path, time::Duration};
+
+use clap::Args;
+
+use crate::failure::{Failure, Result};
+
+/// What is said about each body that is sent.
+#[derive(Args)]
+struct Labels {
+    /// Set an application property
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = property)]
+    property: Vec<(String, String)>,
+    /// Content type of the bodies, such as application/json
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// Character set of the bodies, such as utf-8
+    #[arg(long, value_name = "NAME")]
+    content_encoding: Option<String>,
+}
+
+/// A file, as far as a message of at most `limit` bytes may go and one byte more, so that a larger one is refused as such.
+fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let unreadable = |error| Failure::new(format!("{} cannot be read", path.display())).caused_by(error);
+    let mut body = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(limit as u64 + 1).read_to_end(&mut body).map_err(unreadable)?;
+    Ok(body)
+}
 
 /// Prints the completion script of a shell.
 pub(crate) fn completions<C: clap::CommandFactory>(shell: clap_complete::Shell) {

@@ -1,11 +1,6 @@
 //! `whimbrel send`: a device program as small as can be.
 
-use std::{
-    io::{IsTerminal, Read},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -52,15 +47,8 @@ pub(crate) struct Arguments {
     /// Send the content of a file
     #[arg(long, value_name = "PATH", conflicts_with = "body")]
     file: Vec<PathBuf>,
-    /// Set an application property
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = super::property)]
-    property: Vec<(String, String)>,
-    /// Content type of the bodies, such as application/json
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
-    /// Character set of the bodies, such as utf-8
-    #[arg(long, value_name = "NAME")]
-    content_encoding: Option<String>,
+    #[command(flatten)]
+    labels: super::Labels,
     /// Send as alerts, which overtake waiting telemetry
     #[arg(long)]
     alert: bool,
@@ -137,7 +125,7 @@ impl<'a> Sender<'a> {
     async fn send_all(&mut self, arguments: &Arguments) -> Result<()> {
         if !arguments.file.is_empty() {
             for path in &arguments.file {
-                let body = read_file(path)?;
+                let body = super::read_file(path, D2C_LIMIT)?;
                 self.send(vec![message(arguments, body)]).await?;
             }
         } else if arguments.body.is_empty() {
@@ -319,28 +307,19 @@ fn conclude(arguments: &Arguments, place: Option<PathBuf>, account: &Account) ->
 
 fn message(arguments: &Arguments, body: Vec<u8>) -> Message {
     let mut message = if arguments.alert { Message::alert(body) } else { Message::telemetry(body) };
-    for (name, value) in &arguments.property {
+    for (name, value) in &arguments.labels.property {
         message = message.property(name, value);
     }
-    if let Some(content_type) = &arguments.content_type {
+    if let Some(content_type) = &arguments.labels.content_type {
         message = message.content_type(content_type);
     }
-    if let Some(content_encoding) = &arguments.content_encoding {
+    if let Some(content_encoding) = &arguments.labels.content_encoding {
         message = message.content_encoding(content_encoding);
     }
     match arguments.ttl {
         Some(ttl) => message.expires_in(ttl),
         None => message,
     }
-}
-
-/// A file, as far as a message may go and one byte more, so that a larger one is refused as such.
-fn read_file(path: &PathBuf) -> Result<Vec<u8>> {
-    let unreadable = |error| Failure::new(format!("{} cannot be read", path.display())).caused_by(error);
-    let mut body = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(D2C_LIMIT as u64 + 1).read_to_end(&mut body).map_err(unreadable)?;
-    Ok(body)
 }
 
 /// The next line without its end; `None` at the end of the input. Longer ones than a message may be are refused.

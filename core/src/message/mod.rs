@@ -79,6 +79,11 @@ impl Message {
         Self::in_lane(Lane::Alert, body)
     }
 
+    /// A command to a device. Lanes are of the outbox, and mean nothing to it.
+    pub fn command(body: impl Into<Bytes>) -> Self {
+        Self::telemetry(body)
+    }
+
     /// A message in the given lane.
     pub fn in_lane(lane: Lane, body: impl Into<Bytes>) -> Self {
         Self::from_parts(lane, body.into(), Properties::default(), SystemProperties::default())

@@ -14,7 +14,7 @@
 //! let service = ServiceClient::connect(options).await?;
 //!
 //! let options = SendOptions::default().expires_in(Duration::from_secs(600));
-//! let tracked = service.send("thermostat-1", Message::telemetry("reboot"), options).await?;
+//! let tracked = service.send("thermostat-1", Message::command("reboot"), options).await?;
 //! // The hub has it now. After a restart: service.tracked("thermostat-1", &message_id)
 //! println!("{} is on its way", tracked.message_id());
 //! assert_eq!(tracked.outcome().await?, CommandOutcome::Completed);

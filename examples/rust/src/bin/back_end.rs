@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // When this returns, the hub has stored the command for the device, be it connected or not.
     let options = SendOptions::default().expires_in(Duration::from_secs(600));
-    let tracked = service.send("thermostat-1", Message::telemetry("cool down"), options).await?;
+    let tracked = service.send("thermostat-1", Message::command("cool down"), options).await?;
     println!("command {} is on its way", tracked.message_id());
 
     // On the device: taken when the program is ready, completed when it was done.
