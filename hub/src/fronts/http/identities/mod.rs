@@ -6,7 +6,7 @@
 //! - A change leaves alone what the body does not name, see [`json::Wanted`].
 //! - Deleting without `If-Match` deletes whatever the etag is.
 //! - Times of connection and activity are known since the hub started; before that they are "never".
-//! - Queries find devices without twins, in order of id; the part of the language that is known is in [`query`].
+//! - Queries find devices without twins, in order of id; the part of the language that is known is in [`mod@query`].
 
 mod bulk;
 mod json;
