@@ -173,7 +173,7 @@ async fn feedback_comes_at_once_and_goes_when_it_is_completed() {
 /// Figures, not a test: `cargo test --release -p whimbrel-hub --all-features --test service_client -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
-async fn feedback_at_a_thousand_commands_a_second() {
+async fn outcomes_and_feedback_at_a_thousand_commands_a_second() {
     let world = World::new().await;
     let service = world.service().await;
     let mut devices = Vec::new();
@@ -189,6 +189,17 @@ async fn feedback_at_a_thousand_commands_a_second() {
         });
         devices.push(device);
     }
+    let mut reader = service.feedback().unwrap();
+    let read = tokio::spawn(async move {
+        let mut heard = std::collections::HashMap::new();
+        while heard.len() < 10_000 {
+            let batch = reader.next().await.unwrap().unwrap();
+            let now = std::time::Instant::now();
+            heard.extend(batch.records().iter().map(|record| (record.original_message_id.clone(), now)));
+            batch.complete().await.unwrap();
+        }
+        heard
+    });
     let (sender, mut ended) = tokio::sync::mpsc::unbounded_channel();
     let begun = tokio::time::Instant::now();
     for number in 0..10_000_u64 {
@@ -197,20 +208,24 @@ async fn feedback_at_a_thousand_commands_a_second() {
         tokio::spawn(async move {
             let start = std::time::Instant::now();
             let device = format!("d{}", number % 50);
-            let tracked =
-                service.send(&device, Message::telemetry("go"), SendOptions::default()).await.unwrap();
+            let options = SendOptions::default().feedback(FeedbackWanted::Full);
+            let tracked = service.send(&device, Message::telemetry("go"), options).await.unwrap();
             let stored = start.elapsed();
             assert_eq!(tracked.outcome().await.unwrap(), CommandOutcome::Completed);
-            sender.send((stored, start.elapsed())).unwrap();
+            sender.send((tracked.message_id().to_owned(), start, stored, start.elapsed())).unwrap();
         });
     }
     drop(sender);
-    let (mut stored, mut all) = (Vec::new(), Vec::new());
-    while let Some((one, whole)) = ended.recv().await {
+    let (mut stored, mut all, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some((id, start, one, whole)) = ended.recv().await {
         stored.push(one);
         all.push(whole);
+        starts.push((id, start));
     }
-    for (name, mut times) in [("stored", stored), ("outcome", all)] {
+    println!("{:.0} commands/s", 10_000.0 / begun.elapsed().as_secs_f64());
+    let heard = soon("all feedback", read).await.unwrap();
+    let feedback = starts.iter().map(|(id, start)| heard[id] - *start).collect();
+    for (name, mut times) in [("stored", stored), ("outcome", all), ("feedback", feedback)] {
         times.sort_unstable();
         println!(
             "{name}: {} commands, p50 {:?}, p99 {:?}, most {:?}",
@@ -220,5 +235,4 @@ async fn feedback_at_a_thousand_commands_a_second() {
             times[times.len() - 1]
         );
     }
-    println!("{:.0} commands/s", 10_000.0 / begun.elapsed().as_secs_f64());
 }
