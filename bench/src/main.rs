@@ -8,6 +8,7 @@ mod append;
 mod commands;
 mod ingest;
 mod outbox;
+mod outcomes;
 mod publish;
 mod read;
 
@@ -35,6 +36,8 @@ enum Benchmark {
     Ingest(ingest::Options),
     /// Messages into an outbox and out of it, beside the bare journal.
     Outbox(outbox::Options),
+    /// How long the service client waits until a command is stored, and until it hears how it ended.
+    Outcomes(outcomes::Options),
     /// A device publishes through its outbox to a server that acknowledges at once, beside rumqttc without an outbox.
     Publish(publish::Options),
     /// Events read over AMQP, beside the AMQP crate alone and beside reading in process.
@@ -49,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             outbox::run(&outbox::Options::default(), options.quick)?;
             ingest::run(&ingest::Options::default(), options.quick)?;
             commands::run(&commands::Options::default(), options.quick)?;
+            outcomes::run(&outcomes::Options::default(), options.quick)?;
             publish::run(&publish::Options::default(), options.quick)?;
             read::run(&read::Options::default(), options.quick)
         }
@@ -56,6 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Benchmark::Commands(commands) => commands::run(&commands, options.quick),
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
         Benchmark::Outbox(outbox) => outbox::run(&outbox, options.quick),
+        Benchmark::Outcomes(outcomes) => outcomes::run(&outcomes, options.quick),
         Benchmark::Publish(publish) => publish::run(&publish, options.quick),
         Benchmark::Read(read) => read::run(&read, options.quick),
     }

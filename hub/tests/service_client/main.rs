@@ -99,7 +99,7 @@ impl World {
         let event = NewEvent { sender: &sender, message: &message, origin: None };
         let ticket = self.hub().events().append(&[event], &mut places).unwrap();
         self.hub().events().durable(ticket).await.unwrap();
-        places[0].clone()
+        places[0]
     }
 }
 
