@@ -106,6 +106,9 @@ async fn the_document_is_valid() {
         assert_eq!(in_path, wanted, "{what}: parameters of the path");
         let responses = operation["responses"].as_object().unwrap();
         assert!(responses.keys().any(|status| status.starts_with('2')), "{what}: no answer is good");
+        for (status, response) in responses {
+            assert!(!response["description"].as_str().unwrap_or_default().is_empty(), "{what}: {status}");
+        }
         let open =
             operation["security"].as_array().is_some_and(|list| list[0].as_object().unwrap().is_empty());
         assert_eq!(open, path.starts_with("/health"), "{what}: who may");

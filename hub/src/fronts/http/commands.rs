@@ -99,6 +99,7 @@ struct SendParams {
 
 /// A command in one document.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Command)]
 #[serde(deny_unknown_fields)]
 struct Envelope {
     /// Finds the outcome; made when it is left out.
@@ -121,6 +122,7 @@ struct Envelope {
 
 /// One of the three.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = CommandBody)]
 #[serde(rename_all = "lowercase")]
 enum EnvelopeBody {
     /// Sent as it stands; content type `application/json` unless another one is given.
@@ -134,6 +136,7 @@ enum EnvelopeBody {
 
 /// A command that was stored in its queue.
 #[derive(Serialize, ToSchema)]
+#[schema(as = SentCommand)]
 struct SentView {
     device: String,
     /// To ask for its outcome by.
@@ -319,6 +322,7 @@ fn invalid(text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 
 /// What is known of a command.
 #[derive(Serialize, ToSchema)]
+#[schema(as = CommandStatus)]
 struct StatusView {
     device: String,
     message_id: String,
@@ -333,6 +337,7 @@ struct StatusView {
 }
 
 #[derive(Clone, Copy, Serialize, ToSchema)]
+#[schema(as = CommandState)]
 #[serde(rename_all = "lowercase")]
 enum StateWord {
     /// In its queue.
@@ -431,6 +436,7 @@ async fn status(
 
 /// How many commands were ended.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Purged)]
 struct PurgedView {
     purged: u64,
 }
@@ -639,6 +645,7 @@ async fn resend(
 
 /// Some feedback, locked until it is settled or the time of the lock is over.
 #[derive(Serialize, ToSchema)]
+#[schema(as = FeedbackBatch)]
 struct FeedbackView {
     /// To settle it by.
     lock: String,

@@ -101,6 +101,7 @@ enum AuthenticationView<'a> {
 
 /// How a new device will prove itself.
 #[derive(Default, Deserialize, ToSchema)]
+#[schema(as = NewAuthentication)]
 #[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 enum WantedAuthentication {
     #[default]

@@ -249,6 +249,7 @@ fn v1() -> (Router<Hub>, Router<Hub>, utoipa::openapi::OpenApi) {
     let (quick, mut document) = quick.split_for_parts();
     let (waiting, more) = commands::waiting_routes().split_for_parts();
     document.merge(more);
+    openapi::describe_answers(&mut document);
     (quick, waiting, document)
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use utoipa::{
     OpenApi,
     openapi::{
+        RefOr,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
         server::Server,
     },
@@ -50,6 +51,36 @@ pub(super) fn frame() -> utoipa::openapi::OpenApi {
     components.add_security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(token)));
     components.add_security_scheme("key", SecurityScheme::Http(key.build()));
     document
+}
+
+/// Says what an answer means where its route has nothing closer to say: the format wants a word for each.
+pub(super) fn describe_answers(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    response.description = meaning(status).to_owned();
+                }
+            }
+        }
+    }
+}
+
+fn meaning(status: &str) -> &'static str {
+    match status {
+        "200" | "201" | "204" => "Done as asked",
+        "400" => "Something in the request cannot be used; the message says what",
+        "401" => "The credentials are wrong, have expired, or do not allow this",
+        "404" => "There is no such thing",
+        "409" => "It exists already",
+        "412" => "What the request takes for granted does not hold: another etag is the current one",
+        "413" => "The body is too large",
+        "429" => "Too many requests; Retry-After says how long to wait",
+        _ => "See the message",
+    }
 }
 
 /// Answers with the document. It holds no secret, and whoever writes a client should not need one to read it.
