@@ -480,6 +480,63 @@ async fn a_server_that_reads_nothing_is_noticed_too() {
 }
 
 #[tokio::test]
+async fn a_server_that_speaks_and_hears_nothing_is_noticed() {
+    let (connected, mut peer) = with(
+        |options| options.keep_alive = Duration::from_millis(400),
+        async |mut peer| {
+            peer.let_in().await;
+            peer
+        },
+    )
+    .await;
+    let mut connection = connected.unwrap().0;
+    connection.publish(&[queued(Lane::Telemetry, 1, "into the void")]);
+    let driving = driven(connection);
+    let beating = async {
+        loop {
+            peer.stream.write_all(&[0, 0, 0, 8, 2, 0, 0, 0]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        error = driving => assert_eq!(error.unwrap().kind(), ErrorKind::Unreachable),
+        () = beating => unreachable!(),
+        () = tokio::time::sleep(Duration::from_secs(5)) => panic!("it was not noticed"),
+    }
+}
+
+#[tokio::test]
+async fn a_slow_server_is_asked_and_given_time() {
+    let (connected, mut peer) = with(
+        |options| options.keep_alive = Duration::from_millis(400),
+        async |mut peer| {
+            peer.let_in().await;
+            peer
+        },
+    )
+    .await;
+    let mut connection = connected.unwrap().0;
+    connection.publish(&[queued(Lane::Telemetry, 1, "patience")]);
+    let (answers, ()) = tokio::join!(answers(&mut connection, 1), async {
+        let event = peer.event().await.unwrap();
+        // Three times as long as it would take a deaf one to be found out.
+        for _ in 0..5 {
+            loop {
+                match tokio::time::timeout(Duration::from_millis(50), peer.said()).await {
+                    Ok(Some(Said::Flow(flow))) if flow.echo => break,
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("the client hung up"),
+                    Err(_) => peer.write(&[0, 0, 0, 8, 2, 0, 0, 0]).await,
+                }
+            }
+            peer.credit(2, 1, 100).await;
+        }
+        peer.accept(event.id, None).await;
+    });
+    assert_eq!(answers, [stored(Lane::Telemetry, 1)]);
+}
+
+#[tokio::test]
 async fn driving_may_be_cancelled_at_any_point() {
     let (mut connection, mut peer) = pair(Manners { credit: 100_000, ..Manners::default() }).await;
     let server = tokio::spawn(async move { peer.accept_all().await });

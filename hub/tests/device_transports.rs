@@ -1,4 +1,4 @@
-//! A hub, our own device client and every way of AMQP: what is sent arrives whole and in order, through restarts
+//! A hub, our own device client and every protocol beside MQTT: what is sent arrives whole and in order, through restarts
 //! and bad networks.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
@@ -18,14 +18,20 @@ const LONG: Duration = Duration::from_secs(120);
 /// A way in: scheme of the server, what is spoken there.
 type Door = (&'static str, Protocol);
 
-const DOORS: [Door; 4] =
-    [("amqp", Protocol::Amqp), ("amqps", Protocol::Amqp), ("ws", Protocol::Amqp), ("wss", Protocol::Amqp)];
+const DOORS: [Door; 6] = [
+    ("amqp", Protocol::Amqp),
+    ("amqps", Protocol::Amqp),
+    ("ws", Protocol::Amqp),
+    ("wss", Protocol::Amqp),
+    ("http", Protocol::Http),
+    ("https", Protocol::Http),
+];
 
 fn address(hub: &Hub, scheme: &str) -> std::net::SocketAddr {
     match scheme {
         "amqp" => hub.amqp_addr(),
         "amqps" => hub.amqps_addr(),
-        "ws" => hub.http_addr(),
+        "ws" | "http" => hub.http_addr(),
         _ => hub.https_addr(),
     }
     .unwrap()
@@ -276,6 +282,8 @@ link_tests! {
     amqp: "amqp" Amqp { cuts refusals dead_air }
     amqps: "amqps" Amqp { crumbs garbage }
     amqp_websocket: "ws" Amqp { cuts dead_air }
+    http: "http" Http { cuts refusals dead_air }
+    https: "https" Http { crumbs garbage }
 }
 
 /// What was acknowledged is there after a restart, and what was not goes to the next hub.
@@ -303,6 +311,11 @@ async fn restarts(door: Door, listen: impl Fn(Listen, whimbrel_hub::HubBuilder) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_under_traffic_loses_nothing_over_amqp() {
     restarts(("amqp", Protocol::Amqp), |listen, builder| builder.amqp(listen)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_under_traffic_loses_nothing_over_http() {
+    restarts(("http", Protocol::Http), |listen, builder| builder.http(listen)).await;
 }
 
 /// Waits for the end of a command.
@@ -388,4 +401,9 @@ async fn commands_go_through_every_transition_over_amqp() {
 #[tokio::test]
 async fn commands_go_through_every_transition_over_amqp_in_a_websocket() {
     commands(("ws", Protocol::Amqp)).await;
+}
+
+#[tokio::test]
+async fn commands_go_through_every_transition_over_http() {
+    commands(("http", Protocol::Http)).await;
 }

@@ -111,18 +111,43 @@ impl Tokens {
 }
 
 /// Says something when the server wants to hear from us, and notices when the server has fallen silent. The server was
-/// told to say something twice in each keep-alive time.
+/// told to say something twice in each keep-alive time. That it says something does not show that it hears us: when it
+/// owes an answer and says nothing of substance for half of that time, it is asked, and gone when that brings nothing
+/// either.
 struct Pulse {
     keep_alive: Duration,
     timer: Pin<Box<Sleep>>,
     heard: Instant,
     said: Instant,
+    /// How many words of the server there were, and when the last one was noticed.
+    words: (u64, Instant),
+    asked: Option<Instant>,
 }
 
 impl Pulse {
     fn new(keep_alive: Duration) -> Self {
         let now = Instant::now();
-        Self { keep_alive, timer: Box::pin(tokio::time::sleep_until(now)), heard: now, said: now }
+        let timer = Box::pin(tokio::time::sleep_until(now));
+        Self { keep_alive, timer, heard: now, said: now, words: (0, now), asked: None }
+    }
+
+    /// Whether the server has not answered what it was asked; asks it when it is time to.
+    fn is_deaf(&mut self, session: &mut Session, now: Instant) -> bool {
+        let half = self.keep_alive / 2;
+        if session.words() != self.words.0 || !session.is_waiting() {
+            self.words = (session.words(), now);
+            self.asked = None;
+            return false;
+        }
+        match self.asked {
+            Some(asked) => asked + half <= now,
+            None if self.words.1 + half <= now => {
+                self.asked = Some(now);
+                session.ask();
+                false
+            }
+            None => false,
+        }
     }
 }
 
@@ -272,10 +297,19 @@ impl AmqpConnection {
                 self.fail(unreachable("the server has fallen silent"));
                 return Poll::Ready(());
             }
+            let written = self.session.out().len();
+            if pulse.is_deaf(&mut self.session, now) {
+                self.fail(unreachable("the server does not hear us"));
+                return Poll::Ready(());
+            }
+            let asked = self.session.out().len() > written;
             // Half of what it allows, so that it is not missed by a hair (section 2.4.5).
             let wanted =
                 self.session.server_idle().map(|millis| Duration::from_millis(u64::from(millis)) / 2);
             let speak_at = wanted.map(|wanted| pulse.said + wanted);
+            if asked {
+                return Poll::Ready(());
+            }
             if speak_at.is_some_and(|at| at <= now) {
                 pulse.said = now;
                 if self.session.out().is_empty() {
@@ -284,8 +318,8 @@ impl AmqpConnection {
                 }
                 continue;
             }
-            // Told of the server's wish only while opening: look often enough until then.
-            let next = speak_at.map_or(silent_at, |at| at.min(silent_at)).min(now + pulse.keep_alive / 4);
+            // What else there is to look at changes meanwhile.
+            let next = speak_at.map_or(silent_at, |at| at.min(silent_at)).min(now + pulse.keep_alive / 8);
             pulse.timer.as_mut().reset(next);
         }
     }

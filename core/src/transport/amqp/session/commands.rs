@@ -50,6 +50,13 @@ pub(super) enum Held {
     Unreadable,
 }
 
+impl Commands {
+    /// Whether the hub has yet to answer a settlement.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.echoing.is_some() || self.held.values().any(|held| matches!(held, Held::Settling(_)))
+    }
+}
+
 impl Session {
     /// Has the hub send commands, at most `window` unsettled at once. A module has no commands: then nothing happens.
     pub(in crate::transport::amqp) fn receive_commands(&mut self, window: u16) {

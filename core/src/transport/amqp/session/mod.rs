@@ -75,6 +75,7 @@ pub(super) struct Session {
     server_idle: Option<u32>,
     /// Channel of its frames.
     channel: u16,
+    words: u64,
     next_outgoing_id: u32,
     /// Transfers it still takes.
     window: u32,
@@ -127,6 +128,7 @@ impl Session {
             max_frame: MIN_MAX_FRAME,
             server_idle: None,
             channel: 0,
+            words: 0,
             next_outgoing_id: 0,
             window: 0,
             next_incoming_id: 0,
@@ -170,6 +172,22 @@ impl Session {
     /// How often the server wants to hear something from us, in milliseconds.
     pub(super) fn server_idle(&self) -> Option<u32> {
         self.server_idle
+    }
+
+    /// How many frames came that say something, and not only that the server is there.
+    pub(super) fn words(&self) -> u64 {
+        self.words
+    }
+
+    /// Whether the server owes an answer: an outcome, or what became of a settlement.
+    pub(super) fn is_waiting(&self) -> bool {
+        let settling = self.commands.as_ref().is_some_and(Commands::is_waiting);
+        self.is_up() && (!self.unsettled.is_empty() || settling)
+    }
+
+    /// Has the server say something that shows that it hears us (section 2.7.4, echo).
+    pub(super) fn ask(&mut self) {
+        self.send_flow(Some(EVENTS), true);
     }
 
     /// The hub's answer to the last token, once.
@@ -227,6 +245,7 @@ impl Session {
         if frame.body.is_empty() {
             return Ok(());
         }
+        self.words += 1;
         let (descriptor, performative, payload) = frame.performative()?;
         match (descriptor, self.phase) {
             (code::OPEN, Phase::Open) => {
