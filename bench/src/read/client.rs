@@ -70,8 +70,10 @@ async fn of_connection(
     for receiver in receivers {
         tasks.spawn(of_partition(receiver, each, options.credit, options.unsettled));
     }
+    // Kept to the end: what is still on its way to a link that is gone ends the session of the others.
+    let mut finished = Vec::new();
     while let Some(task) = tasks.join_next().await {
-        task??;
+        finished.push(task??);
     }
     // What was to be measured was read; the bare server closes as soon as the session ends.
     let _ = session.end().await;
@@ -79,7 +81,12 @@ async fn of_connection(
     Ok(())
 }
 
-async fn of_partition(mut receiver: Receiver, each: usize, credit: u32, unsettled: bool) -> Outcome {
+async fn of_partition(
+    mut receiver: Receiver,
+    each: usize,
+    credit: u32,
+    unsettled: bool,
+) -> Outcome<Receiver> {
     receiver.set_credit(credit).await?;
     let mut left = credit;
     for _ in 0..each {
@@ -94,5 +101,5 @@ async fn of_partition(mut receiver: Receiver, each: usize, credit: u32, unsettle
             left = credit;
         }
     }
-    Ok(())
+    Ok(receiver)
 }
