@@ -117,13 +117,13 @@ def node_registry(bench):
 
 
 def node_events(bench):
-    """@azure/event-hubs: the properties of hub and partitions, and every event."""
+    """@azure/event-hubs: the way to the event log, the properties of hub and partitions, and every event."""
     device, connection = bench.device()
     messages = [{"body": f"event {number}", "properties": {"n": str(number)}} for number in range(50)]
     task = {"transport": "mqtt", "ca": bench.hub.ca, "connection_string": connection, "commands": 0, "messages": messages}
     bench.run_node("device_peer.js", task)
     stored = [event for partition in range(4) for event in bench.hub.events_of_partition(partition)]
-    task = {"connection_string": bench.hub.event_hubs, "events": len(stored)}
+    task = {"connection_string": bench.hub.service, "events": len(stored)}
     lines = [json.loads(line) for line in bench.run_node("events_peer.js", task, trusting=True).splitlines()]
     assert lines[0] == {"partitions": ["0", "1", "2", "3"], "stored": len(stored)}, lines[0]
     mine = [event for event in lines[1:] if event["device"] == device]

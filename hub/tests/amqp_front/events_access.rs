@@ -1,5 +1,7 @@
 //! Who may read events, what there is to be read, and who else is reading.
 
+use std::time::{Duration, Instant};
+
 use fe2o3_amqp_types::{
     definitions::ErrorCondition,
     primitives::{Symbol, Value},
@@ -224,7 +226,10 @@ async fn a_program_that_knows_the_hub_alone_is_sent_to_the_event_log() {
     let port = hub.amqps_addr().unwrap().port();
     let mut client = Client::signed_in(&hub, "service").await;
     for address in ["amqps://plant7.example/messages/events/$management", "/messages/events/$management"] {
-        let error = client.attach(address, &Wish::default()).await.ended().await;
+        let attached = client.attach(address, &Wish::default()).await;
+        let at = Instant::now();
+        let error = attached.ended().await;
+        assert!(at.elapsed() > Duration::from_millis(20), "some listen for the detach only once attached");
         assert!(matches!(&error.condition, ErrorCondition::LinkError(_)));
         assert_eq!(condition(&error), "amqp:link:redirect");
         let info = error.info.unwrap();

@@ -71,9 +71,31 @@ impl Context {
         right: Right,
         resource: &str,
     ) -> Result<Permit, Error> {
-        let need = Need::Service { right, resource: resource.to_owned() };
-        self.grants.allow(attaching.id(), need, SystemTime::now()).map_err(|error| refused(&error))?;
-        Ok(Permit { grants: Arc::clone(&self.grants), link: attaching.id(), seat: None, _present: None })
+        self.allow_service_by_any(attaching, right, &[resource])
+    }
+
+    /// [`Context::allow_service`] on a resource that goes by several names: a token for one of them is enough.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn allow_service_by_any(
+        &self,
+        attaching: &Attaching,
+        right: Right,
+        names: &[&str],
+    ) -> Result<Permit, Error> {
+        let mut refusal = None;
+        for name in names {
+            let need = Need::Service { right, resource: (*name).to_owned() };
+            match self.grants.allow(attaching.id(), need, SystemTime::now()) {
+                Ok(_) => {
+                    let grants = Arc::clone(&self.grants);
+                    return Ok(Permit { grants, link: attaching.id(), seat: None, _present: None });
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.map_or_else(|| condition::unauthorized("not allowed"), |error| refused(&error)))
     }
 
     /// Lets a link be used as a device.

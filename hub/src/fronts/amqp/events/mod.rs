@@ -22,7 +22,11 @@ mod management;
 mod seats;
 mod selector;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fe2o3_amqp_types::{
     definitions::{AmqpError, Error, ErrorCondition, LinkError, Role},
@@ -84,7 +88,7 @@ pub(super) async fn management(context: Context, attaching: Attaching, before: V
         Err(error) => return attaching.refuse(error),
     };
     if address::is_hub_side(&hub) {
-        return attaching.refuse(reading.redirection());
+        return redirect(attaching, reading.redirection()).await;
     }
     if !hub.is_empty() && !reading.names.is_entity(&hub) {
         return attaching.refuse(condition::refusal(Refusal::ADDRESS_NOT_FOUND, NO_EVENT_HUB));
@@ -102,6 +106,18 @@ pub(super) async fn management(context: Context, attaching: Attaching, before: V
         }
     }
     drop(permit);
+}
+
+/// Sends a client away, a moment after its link was attached: widely used programs begin to listen for the detach only
+/// then, and would miss one that comes along with the attach.
+async fn redirect(attaching: Attaching, redirection: Error) {
+    if attaching.attach().role == Role::Sender {
+        return attaching.refuse(redirection);
+    }
+    let link = attaching.accept_outgoing(&request::terms());
+    // Ready only when the link is over before.
+    let _ = tokio::time::timeout(REDIRECT_AFTER, poll_fn(|cx| link.poll_disposition(cx))).await;
+    link.detach(redirection);
 }
 
 /// The event log as this front offers it.
@@ -138,8 +154,7 @@ impl Reading {
     /// Lets a link be used to read what stands below the event log.
     fn allow(&self, context: &Context, attaching: &Attaching, below: &str) -> Result<Permit, Error> {
         let [first, second] = self.resources(below);
-        let allow = |resource: &str| context.allow_service(attaching, Right::ServiceConnect, resource);
-        allow(&second).or_else(|_| allow(&first))
+        context.allow_service_by_any(attaching, Right::ServiceConnect, &[&first, &second])
     }
 
     /// Where the management node is for a program that knows the IoT hub alone.
@@ -235,6 +250,8 @@ fn custom(condition: &str) -> ErrorCondition {
     ErrorCondition::Custom(Symbol::from(condition))
 }
 
+/// How long a link stays that is redirected.
+const REDIRECT_AFTER: Duration = Duration::from_millis(100);
 const NO_EVENT_HUB: &str = "there is no event hub of this name";
 /// Link property with the epoch of a reader.
 const EPOCH: &str = "com.microsoft:epoch";
