@@ -386,6 +386,29 @@ async fn an_answer_that_never_comes_is_given_up() {
 }
 
 #[tokio::test]
+async fn what_was_too_slow_is_tried_with_less_over_a_connection_of_its_own() {
+    let mut server = Server::start().await;
+    let mut options = options(server.address);
+    options.keep_alive = Duration::from_millis(200);
+    let transport = HttpTransport::new(options).unwrap();
+    let messages: Vec<_> = (1..=100)
+        .map(|sequence| queued(Lane::Telemetry, sequence, Message::telemetry("x".repeat(2_000))))
+        .collect();
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        let (connected, ()) =
+            tokio::join!(transport.connect(offer()), async { server.call().await.answer(412) });
+        let mut connection = connected.unwrap().0;
+        connection.publish(&messages);
+        let (error, call) = tokio::join!(end(&mut connection), server.call());
+        assert!(error.to_string().contains("in time"), "{error}");
+        counts.push(call.bodies().len());
+    }
+    assert_eq!(counts[0], 100);
+    assert!(counts[0] > counts[1] && counts[1] > counts[2] && counts[2] >= 20, "{counts:?}");
+}
+
+#[tokio::test]
 async fn tokens_are_renewed_without_a_word() {
     let (mut connection, mut server) =
         pair_with(|options| options.token_lifetime = Duration::from_secs(1)).await;

@@ -14,8 +14,6 @@ use crate::{Message, wire::http};
 
 /// Most messages in one request: contract `d2c.md`, "Batching".
 const MESSAGES: usize = 500;
-/// Most bytes of a batch, as text: what the C SDK keeps to, which leaves room below 256 KiB.
-const BYTES: usize = 255 * 1_024 - 1;
 
 /// The content of one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +32,8 @@ pub(super) enum Form {
 }
 
 impl Load {
-    pub(super) fn size(&self) -> usize {
+    #[cfg(test)]
+    fn size(&self) -> usize {
         match &self.form {
             Form::Plain { body, .. } => body.len(),
             Form::Json(text) => text.len(),
@@ -42,8 +41,13 @@ impl Load {
     }
 }
 
-/// As many of the messages, from the first on, as fit into one request, at most `limit`. None of none.
-pub(super) fn load<'a>(messages: impl IntoIterator<Item = &'a Message>, limit: usize) -> Option<Load> {
+/// As many of the messages, from the first on, as fit into one request of `bytes`, at most `limit`, and one at least.
+/// None of none.
+pub(super) fn load<'a>(
+    messages: impl IntoIterator<Item = &'a Message>,
+    limit: usize,
+    bytes: usize,
+) -> Option<Load> {
     let mut messages = messages.into_iter().take(limit.min(MESSAGES)).peekable();
     let first = messages.next()?;
     if messages.peek().is_none()
@@ -58,12 +62,12 @@ pub(super) fn load<'a>(messages: impl IntoIterator<Item = &'a Message>, limit: u
     for message in messages {
         let before = text.len();
         // Anything but the body comes on top.
-        if before + message.body().len() > BYTES {
+        if before + message.body().len() > bytes {
             break;
         }
         text.push(b',');
         member(message, &mut text);
-        if text.len() >= BYTES {
+        if text.len() >= bytes {
             text.truncate(before);
             break;
         }
@@ -139,6 +143,8 @@ mod tests {
 
     use super::*;
 
+    const BYTES: usize = 255 * 1_024 - 1;
+
     fn json_of(load: &Load) -> Value {
         match &load.form {
             Form::Json(text) => serde_json::from_slice(text).unwrap(),
@@ -149,7 +155,7 @@ mod tests {
     #[test]
     fn one_message_is_a_body_with_headers() {
         let message = Message::telemetry(vec![0, 0xff]).message_id("m").property("room", "the attic");
-        let load = load([&message], 9).unwrap();
+        let load = load([&message], 9, BYTES).unwrap();
         assert_eq!((load.count, load.size()), (1, 2));
         let Form::Plain { headers, body } = load.form else { panic!() };
         assert_eq!(body, message.body());
@@ -163,7 +169,7 @@ mod tests {
             [("Room", "x"), ("größe", "x"), ("a b", "x"), ("a", "ö"), ("a", " x"), ("a", "x\ny")]
         {
             let message = Message::telemetry("text").property(name, value).content_type("text/plain");
-            let load = load([&message], 9).unwrap();
+            let load = load([&message], 9, BYTES).unwrap();
             let expected = json!([{
                 "body": "text",
                 "base64Encoded": false,
@@ -171,14 +177,14 @@ mod tests {
             }]);
             assert_eq!(json_of(&load), expected);
         }
-        assert!(load([], 9).is_none());
+        assert!(load([], 9, BYTES).is_none());
     }
 
     #[test]
     fn several_messages_are_one_batch_in_order() {
         let messages =
             [Message::telemetry("a\"b"), Message::telemetry(vec![0xff, 0]), Message::telemetry("")];
-        let load = load(&messages, 9).unwrap();
+        let load = load(&messages, 9, BYTES).unwrap();
         assert_eq!(load.count, 3);
         let bodies = json!([
             { "body": "a\"b", "base64Encoded": false, "properties": {} },
@@ -186,22 +192,22 @@ mod tests {
             { "body": "", "base64Encoded": false, "properties": {} },
         ]);
         assert_eq!(json_of(&load), bodies);
-        assert_eq!(super::load(&messages, 2).unwrap().count, 2);
-        assert!(matches!(super::load(&messages, 1).unwrap().form, Form::Plain { .. }));
+        assert_eq!(super::load(&messages, 2, BYTES).unwrap().count, 2);
+        assert!(matches!(super::load(&messages, 1, BYTES).unwrap().form, Form::Plain { .. }));
     }
 
     #[test]
     fn a_batch_keeps_to_its_bounds() {
         let many = vec![Message::telemetry("x"); 1_200];
-        assert_eq!(load(&many, usize::MAX).unwrap().count, 500);
+        assert_eq!(load(&many, usize::MAX, BYTES).unwrap().count, 500);
         for body in [vec![b'x'; 60_000], vec![0xff; 60_000], vec![1; 60_000]] {
             let large = vec![Message::telemetry(body); 9];
-            let load = load(&large, 9).unwrap();
+            let load = load(&large, 9, BYTES).unwrap();
             assert!(load.size() < 255 * 1_024 && (load.count >= 2 || load.size() > 40_000), "{}", load.count);
         }
         // One that is larger goes alone.
         let one = Message::telemetry(vec![b'x'; 262_000]);
-        let load = load([&one, &one], 9).unwrap();
+        let load = load([&one, &one], 9, BYTES).unwrap();
         assert!(load.count == 1 && matches!(load.form, Form::Plain { .. }));
     }
 }

@@ -145,14 +145,14 @@ impl HttpConnection {
 
     /// Sends what is ready of a lane, if nothing of it is under way.
     fn post(&mut self, lane: Lane) {
-        let requests = self.requests.clone();
+        let (requests, bytes) = (self.requests.clone(), self.requests.pace().bytes());
         let queue = self.queue(lane);
         if queue.posted > 0 {
             return;
         }
         let limit = if queue.alone > 0 { 1 } else { usize::MAX };
         let messages = queue.waiting.iter().map(|queued| &queued.message);
-        let Some(load) = batch::load(messages, limit) else { return };
+        let Some(load) = batch::load(messages, limit, bytes) else { return };
         queue.posted = load.count;
         queue.alone = queue.alone.saturating_sub(1);
         self.jobs.push(Box::pin(async move { Done::Posted { lane, result: requests.post(load).await } }));

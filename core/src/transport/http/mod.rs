@@ -8,11 +8,16 @@
 
 mod batch;
 mod connection;
+mod pace;
 mod requests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 pub use connection::HttpConnection;
+use pace::Pace;
 use requests::Requests;
 
 use super::{
@@ -34,7 +39,7 @@ pub struct HttpOptions {
     pub proxy: Option<Proxy>,
     /// Whom to trust; needed where the endpoint is encrypted.
     pub tls: Option<super::tls::TlsConfig>,
-    /// Longest wait for an answer; more where there is much to be sent.
+    /// Longest wait for an answer; more for a single message that was too slow once.
     pub keep_alive: Duration,
     /// Longest wait for a connection and the first answer.
     pub connect_timeout: Duration,
@@ -47,21 +52,21 @@ pub struct HttpOptions {
 /// Reaches a hub by HTTP.
 #[derive(Debug)]
 pub struct HttpTransport {
-    requests: Arc<Requests>,
-    connect_timeout: Duration,
-    poll_interval: Duration,
+    options: HttpOptions,
+    identity: Identity,
+    pace: Arc<Mutex<Pace>>,
 }
 
 impl HttpTransport {
     /// A transport; nothing is opened yet.
     ///
     /// # Errors
-    /// `InvalidArgument` when the connection string names no device.
+    /// `InvalidArgument` when the connection string names no device, or the proxy cannot be used.
     pub fn new(options: HttpOptions) -> Result<Self> {
-        let (connect_timeout, poll_interval) = (options.connect_timeout, options.poll_interval);
         let identity = Identity::new(options.connection_string.clone(), options.token_lifetime)?;
-        let requests = Arc::new(Requests::new(&options, &identity)?);
-        Ok(Self { requests, connect_timeout, poll_interval })
+        let pace = Arc::default();
+        Requests::new(&options, &identity, Arc::clone(&pace))?;
+        Ok(Self { options, identity, pace })
     }
 }
 
@@ -69,10 +74,11 @@ impl Transport for HttpTransport {
     type Connection = HttpConnection;
 
     async fn connect(&self, _: Offer) -> Result<(HttpConnection, Greeting)> {
-        tokio::time::timeout(self.connect_timeout, self.requests.introduce())
+        let requests = Arc::new(Requests::new(&self.options, &self.identity, Arc::clone(&self.pace))?);
+        tokio::time::timeout(self.options.connect_timeout, requests.introduce())
             .await
             .unwrap_or_else(|_| Err(unreachable("the server did not answer in time")))?;
-        let connection = HttpConnection::new(self.requests.clone(), self.poll_interval);
+        let connection = HttpConnection::new(requests, self.options.poll_interval);
         let commands = CommandSupport { abandon_and_reject: true, answers: true };
         Ok((connection, Greeting { receive_maximum: u16::MAX, renew_in: None, commands }))
     }

@@ -1,7 +1,7 @@
 //! Single requests, and what their answers mean: contract `http.md`, `errors.md`.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +15,7 @@ use reqwest::{
 use super::{
     HttpOptions,
     batch::{Form, Load},
+    pace::Pace,
 };
 use crate::{
     Error, ErrorKind, Lane, Message, Result,
@@ -39,8 +40,8 @@ use crate::{
 const NO_LOCK: &str = "00000000-0000-0000-0000-000000000000";
 /// Longest answer that is read: more than a command may be.
 const ANSWER_LIMIT: usize = 256 * 1_024;
-/// Slowest sending that still counts as a connection, in bytes per second.
-const SLOWEST: usize = 4 * 1_024;
+/// What an error says when no answer came.
+const LATE: &str = "the hub did not answer in time";
 /// Longest text of the hub that is kept.
 const SAID_LIMIT: usize = 300;
 
@@ -58,6 +59,7 @@ pub(super) struct Requests {
     token: Mutex<Option<Token>>,
     /// Longest wait for an answer.
     patience: Duration,
+    pace: Arc<Mutex<Pace>>,
 }
 
 /// A command, and the lock it is under.
@@ -80,7 +82,8 @@ pub(super) enum Refused {
 }
 
 impl Requests {
-    pub(super) fn new(options: &HttpOptions, identity: &Identity) -> Result<Self> {
+    /// With connections of its own: those of a client that failed may be as dead as the one that showed it.
+    pub(super) fn new(options: &HttpOptions, identity: &Identity, pace: Arc<Mutex<Pace>>) -> Result<Self> {
         // Also where nothing is encrypted: reqwest would look for a crypto provider of the process, and there is none.
         let tls = match &options.tls {
             Some(tls) => tls.clone(),
@@ -117,7 +120,13 @@ impl Requests {
             source: identity.token_source(),
             token: Mutex::new(None),
             patience: options.keep_alive,
+            pace,
         })
+    }
+
+    /// How much goes into one request.
+    pub(super) fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is a module, which has no commands.
@@ -132,7 +141,7 @@ impl Requests {
             return self.route.open().await.map(drop);
         }
         let request = self.request(Method::POST, &format!("/messages/devicebound/{NO_LOCK}/abandon"), "")?;
-        let response = self.send(request, 0).await?;
+        let response = self.send(request, self.patience).await?;
         match response.status() {
             // Other hubs may find the lock itself at fault.
             StatusCode::PRECONDITION_FAILED | StatusCode::BAD_REQUEST | StatusCode::NO_CONTENT => Ok(()),
@@ -145,7 +154,7 @@ impl Requests {
 
     /// Sends messages; returns when the hub has stored them.
     pub(super) async fn post(&self, load: Load) -> std::result::Result<(), Refused> {
-        let size = load.size();
+        let (count, patience) = (load.count, self.patience * self.pace().patience());
         let base = self.module.as_ref().unwrap_or(&self.device);
         let mut request = self
             .authorised(Method::POST, &format!("{base}/messages/events?api-version={API_VERSION}"))
@@ -157,7 +166,16 @@ impl Requests {
                 .body(body),
             Form::Json(text) => request.header(CONTENT_TYPE, http::BATCH_TYPE).body(text),
         };
-        let response = self.send(request, size).await.map_err(Refused::Lost)?;
+        let response = self.send(request, patience).await;
+        {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            match &response {
+                Ok(_) => pace.answered(),
+                Err(error) if error.message() == LATE => pace.late(count),
+                Err(_) => {}
+            }
+        }
+        let response = response.map_err(Refused::Lost)?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(());
         }
@@ -172,7 +190,8 @@ impl Requests {
 
     /// Fetches one command, if there is any.
     pub(super) async fn fetch(&self) -> Result<Option<Fetched>> {
-        let response = self.send(self.request(Method::GET, "/messages/devicebound", "")?, 0).await?;
+        let response =
+            self.send(self.request(Method::GET, "/messages/devicebound", "")?, self.patience).await?;
         match response.status() {
             StatusCode::NO_CONTENT => Ok(None),
             StatusCode::OK => {
@@ -192,7 +211,7 @@ impl Requests {
             Settlement::Reject => self.request(Method::DELETE, &path, "&reject")?,
             Settlement::Abandon => self.request(Method::POST, &format!("{path}/abandon"), "")?,
         };
-        let response = self.send(request.header(IF_MATCH, format!("\"{lock}\"")), 0).await?;
+        let response = self.send(request.header(IF_MATCH, format!("\"{lock}\"")), self.patience).await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Ok(()));
         }
@@ -226,12 +245,10 @@ impl Requests {
         Ok(request.header(AUTHORIZATION, value))
     }
 
-    /// Sends a request with a body of `size`, and waits for the head of the answer.
-    async fn send(&self, request: RequestBuilder, size: usize) -> Result<Response> {
-        let patience = self.patience + Duration::from_secs((size / SLOWEST) as u64);
+    /// Sends a request, and waits so long for the answer.
+    async fn send(&self, request: RequestBuilder, patience: Duration) -> Result<Response> {
         request.timeout(patience).send().await.map_err(|error| {
-            let what =
-                if error.is_timeout() { "the hub did not answer in time" } else { "the request failed" };
+            let what = if error.is_timeout() { LATE } else { "the request failed" };
             unreachable(what).caused_by(cause(error))
         })
     }
