@@ -1,6 +1,6 @@
 //! What devices do: events, one or many, and commands with their locks.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, Response, StatusCode};
@@ -211,10 +211,15 @@ async fn state(hub: &Fixture, id: &str) -> CommandState {
     hub.hub.commands().status("d", id).await.unwrap().unwrap().state
 }
 
+/// How it ended; an end that is decided is told of once it is stored.
 async fn outcome(hub: &Fixture, id: &str) -> CommandOutcome {
-    match state(hub, id).await {
-        CommandState::Ended { outcome, .. } => outcome,
-        other => panic!("{id} has not ended: {other:?}"),
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match state(hub, id).await {
+            CommandState::Ended { outcome, .. } => return outcome,
+            other => assert!(Instant::now() < deadline, "{id} has not ended: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState};
 use futures_util::{Stream, stream::FuturesUnordered};
+use tokio::task::unconstrained;
 use whimbrel::{
     Lane, Message,
     wire::{
@@ -102,10 +103,12 @@ impl Intake {
             Ok((device, message)) => {
                 let commands = self.front.commands.clone();
                 self.front.metrics.commands.add(1);
-                self.sending.push(Box::pin(async move {
+                // Commands are handed in when their futures are first polled, in the order in which they came. A budget of
+                // polls that ran out in between would let later ones overtake.
+                self.sending.push(Box::pin(unconstrained(async move {
                     let sent = commands.send(&device, message).await;
                     (number, sent.map(drop))
-                }));
+                })));
             }
             Err((row, text)) => {
                 self.refuse(number, condition::refusal(row, text));
