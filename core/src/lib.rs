@@ -46,4 +46,6 @@ pub use error::error_table_markdown;
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use inbox::{Command, Inbox};
 pub use message::{Lane, Message, Properties, SystemProperties};
-pub use outbox::{Account, Counters, DropReason, Durability, Outcome, Overflow, Receipt, ReceiptState};
+pub use outbox::{
+    Accepted, Account, Counters, DropReason, Durability, Outcome, Overflow, Receipt, ReceiptKey, ReceiptState,
+};

@@ -4,7 +4,7 @@ mod outbox_support;
 
 use outbox_support::{DELIVERED, Stage, deliver, read_all, reading, waiting};
 use whimbrel::{
-    ErrorKind, Lane, Message, Outcome, Receipt, ReceiptState,
+    ErrorKind, Lane, Message, Outcome, Receipt, ReceiptKey, ReceiptState,
     outbox::{Outbox, OutboxOptions},
 };
 
@@ -165,4 +165,36 @@ async fn an_id_chosen_twice_finds_one_of_them() {
     outbox.send(reading(1).message_id("same")).await.unwrap();
     assert_eq!(state(&outbox, "same"), Some(ReceiptState::Queued), "the one that waits");
     assert_eq!(waiting(&outbox, Lane::Telemetry), ["1"]);
+}
+
+#[tokio::test]
+async fn a_key_leads_back_to_its_receipt() {
+    let stage = Stage::new();
+    let outbox = stage.open();
+    for lane in Lane::ALL {
+        let receipt = outbox.send(Message::in_lane(lane, "x")).await.unwrap();
+        let parts = receipt.key().unwrap().to_parts();
+        let again = outbox.receipt_at(ReceiptKey::from_parts(parts));
+        assert_eq!((again.message_id(), again.state()), (receipt.message_id(), ReceiptState::Queued));
+        deliver(&outbox, lane, [1]);
+        assert_eq!(again.outcome().await.unwrap(), DELIVERED);
+    }
+    let unknown = outbox.receipt_at(ReceiptKey::from_parts([u64::MAX, u64::MAX]));
+    assert_eq!(unknown.state(), ReceiptState::Unknown);
+}
+
+#[tokio::test]
+async fn what_was_accepted_stays_in_whether_or_not_somebody_waits() {
+    let stage = Stage::new();
+    let outbox = stage.open();
+    drop(outbox.accept(Message::telemetry("nobody waits")).unwrap());
+    let receipt = outbox.accept(Message::telemetry("a task waits")).unwrap().stored().await.unwrap();
+    let waited = outbox.accept(Message::telemetry("a thread waits")).unwrap();
+    let waited = tokio::task::spawn_blocking(move || waited.wait_stored()).await.unwrap().unwrap();
+    assert_eq!((receipt.state(), waited.state()), (ReceiptState::Queued, ReceiptState::Queued));
+    assert_eq!(outbox.account().queued, 3);
+    outbox.close().unwrap();
+    let outbox = stage.open();
+    assert_eq!(outbox.account().queued, 3);
+    assert!(outbox.accept(Message::telemetry("").expires_in(std::time::Duration::ZERO)).is_err());
 }

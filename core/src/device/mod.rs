@@ -19,7 +19,7 @@ use options::Way;
 use task::Task;
 
 use crate::{
-    Account, Counters, Error, ErrorKind, Inbox, Message, Receipt, Result, inbox,
+    Accepted, Account, Counters, Error, ErrorKind, Inbox, Message, Receipt, ReceiptKey, Result, inbox,
     outbox::Outbox,
     transport::{Transport, mqtt::MqttTransport},
 };
@@ -116,6 +116,16 @@ impl DeviceClient {
         self.0.outbox.send(message).await
     }
 
+    /// Takes a message in without waiting for the disk: the first half of [`DeviceClient::send`], for programs that cannot
+    /// await at every call. It is safe once [`Accepted::stored`] says so.
+    ///
+    /// # Errors
+    /// As [`crate::outbox::Outbox::accept`].
+    pub fn accept(&self, message: Message) -> Result<Accepted> {
+        self.check_open("device.send")?;
+        self.0.outbox.accept(message)
+    }
+
     /// Takes many in, in order, with one commit. All or none, also when cancelled.
     ///
     /// # Errors
@@ -134,6 +144,11 @@ impl DeviceClient {
         self.check_open("device.receipt")?;
         let (outbox, message_id) = (self.0.outbox.clone(), message_id.to_owned());
         blocking("device.receipt", move || outbox.receipt(&message_id)).await
+    }
+
+    /// The receipt that `key` is the key of; see [`crate::outbox::Outbox::receipt_at`].
+    pub fn receipt_at(&self, key: ReceiptKey) -> Receipt {
+        self.0.outbox.receipt_at(key)
     }
 
     /// Waits until everything is settled or `deadline` passes; returns how many messages are still queued. Never fails

@@ -4,6 +4,7 @@
 //! and a bounded read-ahead, never the backlog. Nothing here knows of MQTT.
 
 mod accept;
+mod accepted;
 mod clock;
 pub(crate) mod codec;
 mod deadlines;
@@ -27,12 +28,13 @@ mod tail;
 
 use std::{fmt, sync::Arc};
 
+pub use accepted::Accepted;
 #[cfg(feature = "testing")]
 pub use clock::ManualClock;
 pub use clock::{Clock, Now, SystemClock};
 pub use options::{Durability, OutboxOptions, Overflow, Storage};
 pub use outcome::{Account, Counters, DropReason, Outcome, ReceiptState};
-pub use receipt::Receipt;
+pub use receipt::{Receipt, ReceiptKey};
 
 pub(crate) use self::open::real_disk;
 use self::{open::Shared, per_lane::PerLane};
@@ -100,12 +102,18 @@ impl Outbox {
     /// # Errors
     /// As [`Message::validate`]; `OutboxFull`, `DiskFull`, `JournalIo`, `Closed`.
     pub async fn send(&self, message: Message) -> Result<Receipt> {
-        let _told = Tell(&self.shared);
+        self.accept(message)?.stored().await
+    }
+
+    /// Takes a message in without waiting for the disk: the first half of [`Outbox::send`], for callers that cannot await
+    /// at every call. The message is in the account, and safe once [`Accepted::stored`] says so.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`], but for the wait.
+    pub fn accept(&self, message: Message) -> Result<Accepted> {
+        let told = Tell(self.shared.clone());
         let (receipt, commit) = self.shared.accept(message)?;
-        if let Some((journal, ticket)) = commit {
-            journal.durable(ticket).await?;
-        }
-        Ok(receipt)
+        Ok(Accepted::new(receipt, commit, told))
     }
 
     /// Takes many in, in order within each lane, with one wait. All or none: when the disk is full half-way, those
@@ -115,7 +123,7 @@ impl Outbox {
     /// # Errors
     /// As [`Outbox::send`]; the detail `index` names an invalid message.
     pub async fn send_all(&self, messages: Vec<Message>) -> Result<Vec<Receipt>> {
-        let _told = Tell(&self.shared);
+        let _told = Tell(self.shared.clone());
         let (receipts, commits) = self.shared.accept_all(messages)?;
         for (journal, ticket) in commits.iter().flatten() {
             journal.durable(*ticket).await?;
@@ -131,6 +139,12 @@ impl Outbox {
     /// `JournalIo`, `Closed`.
     pub fn receipt(&self, message_id: &str) -> Result<Option<Receipt>> {
         self.shared.receipt(message_id)
+    }
+
+    /// The receipt that `key` is the key of. Nothing is looked up: a key of another outbox gives a receipt whose state is
+    /// unknown.
+    pub fn receipt_at(&self, key: ReceiptKey) -> Receipt {
+        self.shared.receipt_with(key)
     }
 
     /// Reads up to `limit` messages of `lane` that may be sent, from `from` on (or the first unsettled one), in order,
@@ -220,9 +234,9 @@ impl fmt::Debug for Outbox {
 }
 
 /// Tells the reader of new messages when `send` is done with them, or is cancelled: one wake-up, when they can be read.
-struct Tell<'a>(&'a Shared);
+struct Tell(Arc<Shared>);
 
-impl Drop for Tell<'_> {
+impl Drop for Tell {
     fn drop(&mut self) {
         self.0.arrived.notify_one();
     }

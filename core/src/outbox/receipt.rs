@@ -36,6 +36,30 @@ pub struct Receipt {
     ended: Option<Outcome>,
 }
 
+/// What a [`Receipt`] comes down to while its outbox is open: numbers, for those who cannot keep the receipt itself, such as
+/// another language. [`Outbox::receipt_at`](super::Outbox::receipt_at) leads back to it, but for a message id that the program
+/// chose, which the program knows. Across restarts the message id leads back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReceiptKey {
+    lane: Lane,
+    epoch: u32,
+    sequence: Sequence,
+}
+
+impl ReceiptKey {
+    /// As two numbers, each below 2^53.
+    pub fn to_parts(self) -> [u64; 2] {
+        let lane = u64::from(self.lane == Lane::Alert);
+        [lane << 32 | u64::from(self.epoch), self.sequence]
+    }
+
+    /// From what [`ReceiptKey::to_parts`] gave. Other numbers make a key that no message has.
+    pub fn from_parts([place, sequence]: [u64; 2]) -> Self {
+        let lane = if place >> 32 == 0 { Lane::Telemetry } else { Lane::Alert };
+        Self { lane, epoch: place as u32, sequence }
+    }
+}
+
 impl Receipt {
     pub(super) fn queued(
         outbox: &Arc<Shared>,
@@ -51,6 +75,13 @@ impl Receipt {
 
     pub(super) fn ended(outbox: &Arc<Shared>, lane: Lane, id: String, outcome: Outcome) -> Self {
         Self { ended: Some(outcome), ..Self::queued(outbox, lane, 0, 0, Some(&id)) }
+    }
+
+    /// The key of this receipt; `None` when the message had ended before the receipt was made, which the receipt itself
+    /// tells.
+    pub fn key(&self) -> Option<ReceiptKey> {
+        let Self { lane, epoch, sequence, .. } = *self;
+        self.ended.is_none().then_some(ReceiptKey { lane, epoch, sequence })
     }
 
     /// The id to find this receipt again with, also after a restart.
@@ -119,6 +150,10 @@ impl fmt::Debug for Receipt {
 }
 
 impl Shared {
+    pub(super) fn receipt_with(self: &Arc<Self>, key: ReceiptKey) -> Receipt {
+        Receipt::queued(self, key.lane, key.epoch, key.sequence, None)
+    }
+
     /// Finds a message by its id.
     pub(super) fn receipt(self: &Arc<Self>, id: &str) -> Result<Option<Receipt>> {
         match ids::parse(self.identity.id, id) {

@@ -313,6 +313,26 @@ impl DeviceIdentity {
         self
     }
 
+    /// The identity as the contract's JSON document, with what only the hub sets.
+    pub fn to_document(&self) -> Value {
+        let mut document = self.to_json();
+        if let Some(all) = document.as_object_mut() {
+            all.insert("generationId".into(), self.generation.as_str().into());
+            let state = if self.connected { CONNECTED } else { "Disconnected" };
+            all.insert("connectionState".into(), state.into());
+            all.insert("cloudToDeviceMessageCount".into(), self.pending_commands.into());
+        }
+        document
+    }
+
+    /// From the contract's JSON document; what it does not hold is as in a new identity.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is not one.
+    pub fn from_document(document: Value) -> Result<Self> {
+        from_json(DOCUMENT)(document).map_err(not_an_identity)
+    }
+
     fn to_json(&self) -> Value {
         let mut all = self.rest.clone();
         all.insert("deviceId".into(), self.id.as_str().into());
@@ -357,6 +377,23 @@ impl ModuleIdentity {
     pub fn with_authentication(mut self, authentication: Authentication) -> Self {
         self.authentication = authentication;
         self
+    }
+
+    /// The identity as the contract's JSON document, with what only the hub sets.
+    pub fn to_document(&self) -> Value {
+        let mut document = self.to_json();
+        if let Some(all) = document.as_object_mut() {
+            all.insert("generationId".into(), self.generation.as_str().into());
+        }
+        document
+    }
+
+    /// From the contract's JSON document; what it does not hold is as in a new identity.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is not one.
+    pub fn from_document(document: Value) -> Result<Self> {
+        module_from_json(DOCUMENT)(document).map_err(not_an_identity)
     }
 
     fn to_json(&self) -> Value {
@@ -478,7 +515,7 @@ fn from_json(operation: &'static str) -> impl FnMut(Value) -> Result<DeviceIdent
             status: form.status,
             status_reason: form.status_reason,
             authentication: form.authentication.read(operation)?,
-            connected: form.connection_state.as_deref() == Some("Connected"),
+            connected: form.connection_state.as_deref() == Some(CONNECTED),
             pending_commands: form.cloud_to_device_message_count.unwrap_or(0),
             rest: form.rest,
         })
@@ -509,6 +546,12 @@ impl fmt::Display for DeviceStatus {
     }
 }
 
+/// A document that a program gave is no answer of the hub.
+fn not_an_identity(error: Error) -> Error {
+    Error::new(ErrorKind::InvalidArgument, DOCUMENT, "this is not the document of an identity")
+        .caused_by(error.to_string())
+}
+
 fn device_path(id: &str) -> String {
     format!("/devices/{}?{VERSION}", percent::encoded(id))
 }
@@ -526,6 +569,8 @@ fn quoted(etag: Option<&str>) -> String {
 }
 
 const VERSION: &str = "api-version=2021-04-12";
+const CONNECTED: &str = "Connected";
+const DOCUMENT: &str = "registry.document";
 const CREATE: &str = "registry.create";
 const GET: &str = "registry.get";
 const UPDATE: &str = "registry.update";
@@ -557,6 +602,22 @@ mod tests {
         assert!(!format!("{device:?}").contains("c2VjcmV0"));
         let fresh = DeviceIdentity::new("d").to_json();
         assert_eq!(fresh["authentication"], json!({"type": "sas"}), "the hub makes the keys");
+    }
+
+    #[test]
+    fn a_document_holds_everything_and_leads_back() {
+        let document = json!({
+            "deviceId": "d1", "generationId": "638", "etag": "AAA=", "connectionState": "Connected",
+            "status": "enabled", "statusReason": null, "cloudToDeviceMessageCount": 3, "deviceScope": "x",
+            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": "c2VjcmV0", "secondaryKey": "c2VjcmU="}},
+        });
+        assert_eq!(DeviceIdentity::from_document(document.clone()).unwrap().to_document(), document);
+        let module = json!({"deviceId": "d1", "moduleId": "m", "generationId": "1", "authentication": {"type": "none"}});
+        let there = ModuleIdentity::from_document(module).unwrap();
+        assert_eq!(ModuleIdentity::from_document(there.to_document()).unwrap(), there);
+        for wrong in [json!({}), json!([]), json!({"deviceId": 1})] {
+            assert_eq!(DeviceIdentity::from_document(wrong).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod hub;
 mod memory;
 mod table;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -50,6 +50,29 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// # Errors
     /// As there.
     fn claim<'a>(&'a self, group: &'a str, claim: Claim) -> BoxFuture<'a, Result<Option<Ownership>>>;
+}
+
+impl<S: CheckpointStore + ?Sized> CheckpointStore for Arc<S> {
+    fn checkpoints<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<BTreeMap<u32, Checkpoint>>> {
+        (**self).checkpoints(group)
+    }
+
+    fn set_checkpoint<'a>(
+        &'a self,
+        group: &'a str,
+        partition: u32,
+        checkpoint: Checkpoint,
+    ) -> BoxFuture<'a, Result<()>> {
+        (**self).set_checkpoint(group, partition, checkpoint)
+    }
+
+    fn ownerships<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<Vec<Ownership>>> {
+        (**self).ownerships(group)
+    }
+
+    fn claim<'a>(&'a self, group: &'a str, claim: Claim) -> BoxFuture<'a, Result<Option<Ownership>>> {
+        (**self).claim(group, claim)
+    }
 }
 
 /// The last event of a partition that was dealt with.
