@@ -38,6 +38,22 @@ impl<T: Send + 'static> Call<T> {
         Call { operation, runtime, work: Box::pin(async move { work.await.map(turn) }) }
     }
 
+    /// The same call that waits for `limit` at most, where there is one; then it fails with `Timeout`, and what it waited for
+    /// goes on.
+    #[must_use]
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        let (Some(limit), operation, runtime) = (limit, self.operation, self.runtime.clone()) else {
+            return self;
+        };
+        let work = self.work;
+        Self::new(operation, runtime, async move {
+            tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+                let text = "the time given for waiting has passed; what was waited for goes on";
+                Err(Error::new(ErrorKind::Timeout, operation, text))
+            })
+        })
+    }
+
     /// Starts it; `done` gets the result on a thread of the runtime, unless it is cancelled first.
     pub fn start(self, done: impl FnOnce(Result<T>) + Send + 'static) -> Started {
         let Self { operation, runtime, work } = self;
@@ -112,6 +128,8 @@ mod tests {
         assert_eq!(panics.kind(), ErrorKind::Internal);
         let given_up = call(Box::pin(std::future::pending())).wait(|| true).unwrap_err();
         assert_eq!(given_up.kind(), ErrorKind::Cancelled);
+        let late = call(Box::pin(std::future::pending())).within(Some(Duration::from_millis(1)));
+        assert_eq!(late.wait(|| false).unwrap_err().kind(), ErrorKind::Timeout);
     }
 
     #[test]

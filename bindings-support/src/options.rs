@@ -300,7 +300,10 @@ impl EventsSettings {
             (None, None) => {}
             (Some(renew), Some(lasts)) => builder = builder.ownership(renew, lasts),
             _ => {
-                return Err(invalid(OPEN, "how often ownership is renewed and how long it lasts go together"));
+                return Err(invalid(
+                    OPEN,
+                    "how often ownership is renewed and how long it lasts go together",
+                ));
             }
         }
         Ok(with(builder, checkpoints, EventsBuilder::checkpoints))
