@@ -41,7 +41,8 @@ pub(crate) fn python(name: &str, requirements: &Path) -> Result<PathBuf, String>
     if !made {
         return Err("python3 -m venv failed (on Debian it needs the package python3-venv)".into());
     }
-    say(format!("installing {} from PyPI", wanted.split_whitespace().collect::<Vec<_>>().join(", ")));
+    let packages = wanted.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    say(format!("installing {} from PyPI", packages.collect::<Vec<_>>().join(", ")));
     let mut pip = Command::new(&program);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(requirements);
     if !shell::pass_through(&mut pip).map_err(|error| error.to_string())? {
