@@ -13,11 +13,10 @@ use crate::{
     auth::{ConnectionString, Credential, DEFAULT_TOKEN_LIFETIME, Key, TokenSource},
     delivery::Backoff,
     transport::{
-        Route,
+        Route, Upgrade,
         endpoint::{Endpoint, Proxy, Scheme},
         tls::TlsConfig,
     },
-    wire::amqp::SUBPROTOCOL,
 };
 
 /// How to make a [`ServiceClient`](super::ServiceClient). What is not given has its default in the core, in one place.
@@ -228,7 +227,7 @@ impl ServiceOptions {
         };
         let tokens = source(&self.connection_string)?;
         let peer = |endpoint, host: &str, login| Peer {
-            route: Route { endpoint, proxy: proxy.clone(), tls: Some(tls.clone()), subprotocol: SUBPROTOCOL },
+            route: Route { endpoint, proxy: proxy.clone(), tls: Some(tls.clone()), upgrade: Upgrade::AMQP },
             host: host.to_owned(),
             login,
             timeout: self.connect_timeout,
@@ -256,7 +255,9 @@ impl ServiceOptions {
                 self.check_encrypted(&endpoint)?;
                 let audience = format!("sb://{}/{entity}", parsed.host_name);
                 let login = Login::Token { audience, tokens: source(&parsed)? };
-                Some((peer(endpoint, &parsed.host_name, login), entity))
+                let mut known = peer(endpoint, &parsed.host_name, login);
+                known.route.upgrade = Upgrade::EVENTS;
+                Some((known, entity))
             }
         };
         let policy = match &self.connection_string.credential {
@@ -348,16 +349,17 @@ impl ServiceOptions {
 impl EventsPlan {
     /// The event log the hub redirected to: at the hub itself, by whatever address leads to it, or at another host.
     pub(super) fn redirected(&self, host: &str, port: Option<u16>, entity: &str) -> Result<Peer> {
-        let endpoint = if host.eq_ignore_ascii_case(&self.hub.host) {
-            self.hub.route.endpoint.clone()
+        let (endpoint, upgrade) = if host.eq_ignore_ascii_case(&self.hub.host) {
+            (self.hub.route.endpoint.clone(), self.hub.route.upgrade)
         } else {
             let scheme = if self.websocket { Scheme::Wss } else { Scheme::Amqps };
             let usual = Endpoint::new(scheme, host);
-            match port {
+            let endpoint = match port {
                 // The port that was named is AMQP's own.
                 Some(port) if scheme == Scheme::Amqps => Endpoint { port, ..usual },
                 _ => usual,
-            }
+            };
+            (endpoint, Upgrade::EVENTS)
         };
         check(
             endpoint.scheme.is_encrypted() || endpoint.is_loopback() || self.unencrypted,
@@ -376,12 +378,7 @@ impl EventsPlan {
             Credential::X509 => return Err(invalid("a service cannot use a certificate")),
         };
         Ok(Peer {
-            route: Route {
-                endpoint,
-                proxy: self.proxy.clone(),
-                tls: Some(self.tls.clone()),
-                subprotocol: SUBPROTOCOL,
-            },
+            route: Route { endpoint, proxy: self.proxy.clone(), tls: Some(self.tls.clone()), upgrade },
             host: host.to_owned(),
             login: Login::Token { audience, tokens },
             timeout: self.hub.timeout,
@@ -433,6 +430,18 @@ mod tests {
             assert_eq!(options.amqp_endpoint().unwrap().to_string(), amqp);
             assert_eq!(options.http_endpoint().unwrap().to_string(), http);
         }
+    }
+
+    #[test]
+    fn an_event_log_that_is_not_the_hub_has_its_own_place_for_websockets() {
+        let plan = options().websocket().prepare().unwrap();
+        assert_eq!(plan.hub.route.upgrade, Upgrade::AMQP);
+        let elsewhere = plan.events.redirected("ns.example", Some(5671), "events").unwrap();
+        assert_eq!(elsewhere.route.upgrade, Upgrade::EVENTS);
+        assert_eq!(elsewhere.route.endpoint.to_string(), "wss://ns.example:443");
+        assert_eq!(plan.events.redirected("HUB.example", None, "e").unwrap().route.upgrade, Upgrade::AMQP);
+        let known = options().websocket().events_connection_string(EVENTS).prepare().unwrap();
+        assert_eq!(known.events.known.unwrap().0.route.upgrade, Upgrade::EVENTS);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub mod tls;
 mod websocket;
 
 #[cfg(feature = "service")]
-pub(crate) use socket::Route;
+pub(crate) use socket::{Route, Upgrade};
 
 use std::{
     future::Future,

@@ -30,10 +30,35 @@ pub(crate) struct Route {
     pub(crate) proxy: Option<Proxy>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<super::tls::TlsConfig>,
-    /// What a WebSocket is to carry, by its registered name.
+    /// What a WebSocket is asked for.
     #[cfg_attr(not(feature = "websocket"), expect(dead_code, reason = "no WebSocket asks for it"))]
+    pub(crate) upgrade: Upgrade,
+}
+
+/// What a WebSocket carries, by its registered name, and where the server has it. Contract `mqtt.md`, `amqp.md`,
+/// "Transport".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "websocket"), allow(dead_code, reason = "no WebSocket asks for it"))]
+pub(crate) struct Upgrade {
+    pub(crate) path: &'static str,
     pub(crate) subprotocol: &'static str,
 }
+
+impl Upgrade {
+    /// HTTP needs none.
+    #[cfg(feature = "http")]
+    pub(crate) const NONE: Self = Self { path: "", subprotocol: "" };
+    /// MQTT with a hub.
+    pub(crate) const MQTT: Self = Self { path: HUB, subprotocol: "mqtt" };
+    /// AMQP with a hub.
+    #[cfg(feature = "amqp")]
+    pub(crate) const AMQP: Self = Self { path: HUB, subprotocol: crate::wire::amqp::SUBPROTOCOL };
+    /// AMQP with the host of an event log that is not the hub.
+    #[cfg(feature = "service")]
+    pub(crate) const EVENTS: Self = Self { path: "/$servicebus/websocket", ..Self::AMQP };
+}
+
+const HUB: &str = "/$iothub/websocket";
 
 impl Route {
     /// Opens the stream. The caller bounds the time.
@@ -67,7 +92,7 @@ impl Route {
 
     #[cfg(feature = "websocket")]
     async fn upgrade(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
-        Ok(Box::new(super::websocket::WebSocket::open(&self.endpoint, self.subprotocol, stream).await?))
+        Ok(Box::new(super::websocket::WebSocket::open(&self.endpoint, self.upgrade, stream).await?))
     }
 
     #[cfg(not(feature = "websocket"))]

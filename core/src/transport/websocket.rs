@@ -16,12 +16,9 @@ use tokio_tungstenite::{
 
 use super::{
     endpoint::Endpoint,
-    socket::{Stream, unreachable},
+    socket::{Stream, Upgrade, unreachable},
 };
 use crate::Result;
-
-/// Where hubs listen: contract `mqtt.md`, `amqp.md`, "Transport".
-const PATH: &str = "/$iothub/websocket";
 
 pub(super) struct WebSocket {
     inner: WebSocketStream<Box<dyn Stream>>,
@@ -30,18 +27,14 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Upgrades `stream`, which is encrypted already where the endpoint asks for it, to carry `subprotocol`.
-    pub(super) async fn open(
-        endpoint: &Endpoint,
-        subprotocol: &'static str,
-        stream: Box<dyn Stream>,
-    ) -> Result<Self> {
+    /// Upgrades `stream`, which is encrypted already where the endpoint asks for it, to carry what `upgrade` says.
+    pub(super) async fn open(endpoint: &Endpoint, upgrade: Upgrade, stream: Box<dyn Stream>) -> Result<Self> {
         let refused = |error: tungstenite::Error| {
             unreachable("the server did not open a WebSocket").caused_by(Box::new(error))
         };
-        let url = format!("ws://{}{PATH}", endpoint.authority());
+        let url = format!("ws://{}{}", endpoint.authority(), upgrade.path);
         let mut request = url.into_client_request().map_err(refused)?;
-        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(subprotocol));
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(upgrade.subprotocol));
         let (inner, _) = client_async(request, stream).await.map_err(refused)?;
         Ok(Self { inner, rest: Bytes::new() })
     }

@@ -29,13 +29,9 @@ use super::{
     CommandSupport, Greeting, Offer, Transport,
     endpoint::{Endpoint, Proxy},
     identity::Identity,
-    socket::{Route, unreachable},
+    socket::{Route, Upgrade, unreachable},
 };
-use crate::{
-    Result,
-    auth::ConnectionString,
-    wire::{amqp::SUBPROTOCOL, percent},
-};
+use crate::{Result, auth::ConnectionString, wire::percent};
 
 /// What an [`AmqpTransport`] needs to know.
 #[derive(Clone, Debug)]
@@ -77,7 +73,7 @@ impl AmqpTransport {
             endpoint: options.endpoint,
             proxy: options.proxy,
             tls: options.tls,
-            subprotocol: SUBPROTOCOL,
+            upgrade: Upgrade::AMQP,
         };
         let door = Door {
             route,

@@ -24,7 +24,7 @@ use crate::{
         Settlement,
         endpoint::Proxy,
         identity::{AGENT, Identity, chance},
-        socket::{Route, unreachable},
+        socket::{Route, Upgrade, unreachable},
         tls::TlsConfig,
     },
     wire::{
@@ -110,7 +110,7 @@ impl Requests {
             endpoint: options.endpoint.clone(),
             proxy: options.proxy.clone(),
             tls: options.tls.clone(),
-            subprotocol: "",
+            upgrade: Upgrade::NONE,
         };
         Ok(Self {
             http: builder.build().map_err(broken)?,

@@ -25,7 +25,7 @@ use super::{
     Greeting, Offer, Transport,
     endpoint::{Endpoint, Proxy},
     identity::{self, Identity},
-    socket::{Route, unreachable},
+    socket::{Route, Upgrade, unreachable},
 };
 use crate::{Error, ErrorKind, Result, auth::ConnectionString};
 
@@ -90,7 +90,7 @@ impl MqttTransport {
                 proxy: options.proxy,
                 #[cfg(feature = "tls")]
                 tls: options.tls,
-                subprotocol: "mqtt",
+                upgrade: Upgrade::MQTT,
             },
             keep_alive: options.keep_alive,
             connect_timeout: options.connect_timeout,
