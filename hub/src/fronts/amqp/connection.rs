@@ -33,7 +33,7 @@ use super::{
     request::Replies,
     sasl::{self, Proof},
 };
-use crate::fronts::mqtt::PeerInfo;
+use crate::fronts::door::PeerInfo;
 
 /// Longest silence the hub asks clients for; after twice as much it gives them up.
 const IDLE: Duration = Duration::from_secs(240);
@@ -54,7 +54,7 @@ where
     let greeting = greet(&front, &mut stream, &mut received, &grants, &peer);
     let greeted = tokio::select! {
         biased;
-        () = front.stopping.cancelled() => Err(Refused::Stopping),
+        () = front.door.stopping().cancelled() => Err(Refused::Stopping),
         greeted = timeout_at(deadline, greeting) => greeted.unwrap_or(Err(Refused::Silent)),
     };
     if let Err(reason) = greeted {
@@ -221,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             reading: BytesMut::new(),
             writing: BytesMut::new(),
             flushing: false,
-            stopping: Box::pin(context.front.stopping.clone().cancelled_owned()),
+            stopping: Box::pin(context.front.door.stopping().clone().cancelled_owned()),
             opened: false,
             reason: None,
             timer: Box::pin(sleep_until(stranger)),

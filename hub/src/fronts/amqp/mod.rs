@@ -30,23 +30,22 @@ mod roster;
 mod sasl;
 mod service_commands;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    time::{Instant, timeout_at},
+    net::TcpListener,
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use self::{metrics::Refused, roster::Roster};
-use super::mqtt::PeerInfo;
+use super::door::{self, Behind, Door, KeptOut, PeerInfo};
 use crate::{
     access::Access,
     commands::Commands,
     events::Events,
-    limits::{Census, Counted, Limits, Staging},
+    limits::{Counted, Limits, Staging},
     sessions::Presences,
 };
 
@@ -62,9 +61,8 @@ pub(crate) struct Front {
     limits: Limits,
     metrics: Metrics,
     staging: Arc<Staging>,
-    census: Arc<Census>,
+    door: Door,
     roster: Arc<Roster>,
-    stopping: CancellationToken,
 }
 
 impl Front {
@@ -86,9 +84,8 @@ impl Front {
             presences,
             metrics: Metrics::default(),
             staging: Arc::new(Staging::new(limits.staged_bytes)),
-            census: Arc::default(),
+            door: Door::new(&limits),
             roster: Arc::default(),
-            stopping: CancellationToken::new(),
             limits,
         })
     }
@@ -100,7 +97,7 @@ impl Front {
 
     /// Connections open now.
     pub(crate) fn open_connections(&self) -> usize {
-        self.census.open()
+        self.door.open_connections()
     }
 
     /// Devices that have a link now.
@@ -131,42 +128,7 @@ impl Front {
 
     /// Accepts connections until the front stops.
     pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, address) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, as a rule: others have to end first.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let Some(counted) = self.count_in() else { continue };
-            // What is ready is written at once; delaying it gains nothing.
-            let _ = stream.set_nodelay(true);
-            let front = Arc::clone(&self);
-            let deadline = Instant::now() + self.limits.first_packet;
-            match tls.clone() {
-                None => {
-                    let peer = PeerInfo { address, certificates: Vec::new(), host: None };
-                    tokio::spawn(front.serve(stream, peer, deadline, counted));
-                }
-                Some(tls) => {
-                    tokio::spawn(async move {
-                        if let Some((stream, peer)) =
-                            Box::pin(front.secure(stream, tls, address, deadline)).await
-                        {
-                            front.serve(stream, peer, deadline, counted).await;
-                        }
-                    });
-                }
-            }
-        }
+        door::listen(self, listener, tls).await;
     }
 
     /// Serves a client that connected in another way, such as over WebSocket, until its connection ends.
@@ -174,65 +136,36 @@ impl Front {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Some(counted) = self.count_in() else { return };
-        let deadline = Instant::now() + self.limits.first_packet;
-        self.serve(stream, peer, deadline, counted).await;
+        door::serve_connection(self, stream, peer).await;
     }
 
     /// Accepts nothing more, lets every link answer what it has taken, says goodbye, and waits until all connections have
     /// ended. Cancelling leaves them ending.
     pub(crate) async fn stop(&self) {
-        self.stopping.cancel();
-        self.census.emptied().await;
+        self.door.shut();
+        self.door.emptied().await;
+    }
+}
+
+impl Behind for Front {
+    fn door(&self) -> &Door {
+        &self.door
     }
 
-    fn count_in(&self) -> Option<Counted> {
-        let counted = self.census.enter(self.limits.connections);
-        if counted.is_none() {
-            self.metrics.count_refused(Refused::TooMany);
-        }
-        counted
+    fn count_kept_out(&self, why: KeptOut) {
+        self.metrics.count_refused(match why {
+            KeptOut::TooMany => Refused::TooMany,
+            KeptOut::Silent => Refused::Silent,
+            KeptOut::Malformed => Refused::Malformed,
+            KeptOut::Stopping => Refused::Stopping,
+        });
     }
 
-    async fn secure(
-        &self,
-        stream: TcpStream,
-        tls: TlsAcceptor,
-        address: std::net::SocketAddr,
-        deadline: Instant,
-    ) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, PeerInfo)> {
-        let handshake = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => {
-                self.metrics.count_refused(Refused::Stopping);
-                return None;
-            }
-            handshake = timeout_at(deadline, tls.accept(stream)) => handshake,
-        };
-        match handshake {
-            Ok(Ok(stream)) => {
-                let connection = stream.get_ref().1;
-                let certificates = connection.peer_certificates().unwrap_or_default().to_vec();
-                let host = connection.server_name().map(str::to_owned);
-                Some((stream, PeerInfo { address, certificates, host }))
-            }
-            Ok(Err(error)) => {
-                tracing::info!(peer = %address, %error, "refused: the TLS handshake failed");
-                self.metrics.count_refused(Refused::Malformed);
-                None
-            }
-            Err(_) => {
-                self.metrics.count_refused(Refused::Silent);
-                None
-            }
-        }
-    }
-
-    async fn serve<S>(self: Arc<Self>, stream: S, peer: PeerInfo, deadline: Instant, counted: Counted)
+    async fn serve<S>(self: Arc<Self>, stream: S, peer: Box<PeerInfo>, deadline: Instant, counted: Counted)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        connection::serve(self, stream, peer, deadline).await;
+        connection::serve(self, stream, *peer, deadline).await;
         drop(counted);
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 use super::{Hub, failure::Failure, server::Peer};
-use crate::fronts::mqtt::PeerInfo;
+use crate::fronts::door::PeerInfo;
 
 /// Where clients expect it. A query is ignored.
 pub(super) const PATH: &str = "/$iothub/websocket";

@@ -1,7 +1,6 @@
 //! CONNECT: who is it, may it, and on which terms. Also re-authentication on MQTT 5.
 
 use std::{
-    net::SocketAddr,
     num::NonZeroU16,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +12,6 @@ use rmqtt_codec::{
     v3,
     v5::{self, UserProperties},
 };
-use rustls_pki_types::CertificateDer;
 use whimbrel::{
     Message,
     wire::{user_name::UserName, v5 as names},
@@ -27,20 +25,10 @@ use super::{
 use crate::{
     access::{Access, Admitted},
     events::OUTBOX_LIMIT,
+    fronts::door::PeerInfo,
     limits::Limits,
     sessions::Terms,
 };
-
-/// Who is at the other end, as far as the transport knows.
-#[derive(Debug)]
-pub(crate) struct PeerInfo {
-    /// Address, for the log.
-    pub(crate) address: SocketAddr,
-    /// Certificates it presented in the TLS handshake, leaf first.
-    pub(crate) certificates: Vec<CertificateDer<'static>>,
-    /// Host name it asked for, in TLS or HTTP.
-    pub(crate) host: Option<String>,
-}
 
 /// A client that may come in.
 #[derive(Debug)]

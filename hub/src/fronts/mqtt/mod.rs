@@ -50,11 +50,10 @@ use std::{
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use self::{
     connect::Refusal,
@@ -62,18 +61,16 @@ use self::{
     metrics::Refused,
     session::Session,
 };
+use super::door::{self, Behind, Door, KeptOut, PeerInfo};
 use crate::{
     access::Access,
     commands::Commands,
     events::Events,
-    limits::{Census, Counted, Limits, Staging},
+    limits::{Counted, Limits, Staging},
     sessions::{Identity, Sessions},
 };
 
-pub(crate) use self::{
-    connect::PeerInfo,
-    metrics::{Counter, Metrics, reasons},
-};
+pub(crate) use self::metrics::{Counter, Metrics, reasons};
 
 /// The MQTT front: everything its connections share.
 pub(crate) struct Front {
@@ -84,8 +81,7 @@ pub(crate) struct Front {
     limits: Limits,
     metrics: Metrics,
     staging: Arc<Staging>,
-    census: Arc<Census>,
-    stopping: CancellationToken,
+    door: Door,
 }
 
 impl Front {
@@ -103,8 +99,7 @@ impl Front {
             sessions,
             metrics: Metrics::default(),
             staging: Arc::new(Staging::new(limits.staged_bytes)),
-            census: Arc::default(),
-            stopping: CancellationToken::new(),
+            door: Door::new(&limits),
             limits,
         })
     }
@@ -116,7 +111,7 @@ impl Front {
 
     /// Connections open now.
     pub(crate) fn open_connections(&self) -> usize {
-        self.census.open()
+        self.door.open_connections()
     }
 
     /// Bytes of events that wait for the disk now.
@@ -126,42 +121,7 @@ impl Front {
 
     /// Accepts connections until the front stops.
     pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, address) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, as a rule: others have to end first.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let Some(counted) = self.count_in() else { continue };
-            // Acknowledgements are written once per commit; delaying them gains nothing.
-            let _ = stream.set_nodelay(true);
-            let front = Arc::clone(&self);
-            let deadline = Instant::now() + self.limits.first_packet;
-            match tls.clone() {
-                None => {
-                    let peer = PeerInfo { address, certificates: Vec::new(), host: None };
-                    tokio::spawn(front.serve(stream, Box::new(peer), deadline, counted));
-                }
-                Some(tls) => {
-                    tokio::spawn(async move {
-                        if let Some((stream, peer)) =
-                            Box::pin(front.secure(stream, tls, address, deadline)).await
-                        {
-                            front.serve(stream, Box::new(peer), deadline, counted).await;
-                        }
-                    });
-                }
-            }
-        }
+        door::listen(self, listener, tls).await;
     }
 
     /// Serves a client that connected in another way, such as over WebSocket, until its connection ends.
@@ -169,70 +129,15 @@ impl Front {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Some(counted) = self.count_in() else { return };
-        let deadline = Instant::now() + self.limits.first_packet;
-        self.serve(stream, Box::new(peer), deadline, counted).await;
+        door::serve_connection(self, stream, peer).await;
     }
 
     /// Accepts nothing more, lets every connection finish its commits, acknowledge them and say goodbye, and waits
     /// until all have ended. Cancelling leaves them ending.
     pub(crate) async fn stop(&self) {
-        self.stopping.cancel();
+        self.door.shut();
         self.sessions.stop();
-        self.census.emptied().await;
-    }
-
-    fn count_in(&self) -> Option<Counted> {
-        let counted = self.census.enter(self.limits.connections);
-        if counted.is_none() {
-            self.metrics.count_refused(Refused::TooMany);
-        }
-        counted
-    }
-
-    async fn secure(
-        &self,
-        stream: TcpStream,
-        tls: TlsAcceptor,
-        address: std::net::SocketAddr,
-        deadline: Instant,
-    ) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, PeerInfo)> {
-        let handshake = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => {
-                self.metrics.count_refused(Refused::Stopping);
-                return None;
-            }
-            handshake = timeout_at(deadline, tls.accept(stream)) => handshake,
-        };
-        match handshake {
-            Ok(Ok(stream)) => {
-                let connection = stream.get_ref().1;
-                let certificates = connection.peer_certificates().unwrap_or_default().to_vec();
-                let host = connection.server_name().map(str::to_owned);
-                Some((stream, PeerInfo { address, certificates, host }))
-            }
-            Ok(Err(error)) => {
-                tracing::info!(peer = %address, %error, "refused: the TLS handshake failed");
-                self.metrics.count_refused(Refused::Malformed);
-                None
-            }
-            Err(_) => {
-                self.metrics.count_refused(Refused::Silent);
-                None
-            }
-        }
-    }
-
-    async fn serve<S>(self: Arc<Self>, stream: S, peer: Box<PeerInfo>, deadline: Instant, counted: Counted)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        // Opening happens once; only the connection itself is held while it idles.
-        if let Some(mut connection) = Box::pin(Arc::clone(&self).open(stream, peer, deadline)).await {
-            connection.run().await;
-        }
-        drop(counted);
+        self.door.emptied().await;
     }
 
     async fn open<S>(
@@ -247,7 +152,7 @@ impl Front {
         let mut received = BytesMut::new();
         let first = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => Err(Refused::Stopping),
+            () = self.door.stopping().cancelled() => Err(Refused::Stopping),
             first = timeout_at(deadline, self.read_first_packet(&mut stream, &mut received)) => {
                 first.unwrap_or(Err(Refused::Silent))
             }
@@ -328,6 +233,32 @@ impl Front {
         let now = Instant::now();
         now.checked_add(left.saturating_add(self.limits.token_grace))
             .unwrap_or(now + Duration::from_secs(1 << 32))
+    }
+}
+
+impl Behind for Front {
+    fn door(&self) -> &Door {
+        &self.door
+    }
+
+    fn count_kept_out(&self, why: KeptOut) {
+        self.metrics.count_refused(match why {
+            KeptOut::TooMany => Refused::TooMany,
+            KeptOut::Silent => Refused::Silent,
+            KeptOut::Malformed => Refused::Malformed,
+            KeptOut::Stopping => Refused::Stopping,
+        });
+    }
+
+    async fn serve<S>(self: Arc<Self>, stream: S, peer: Box<PeerInfo>, deadline: Instant, counted: Counted)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        // Opening happens once; only the connection itself is held while it idles.
+        if let Some(mut connection) = Box::pin(Arc::clone(&self).open(stream, peer, deadline)).await {
+            connection.run().await;
+        }
+        drop(counted);
     }
 }
 
