@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod dependencies;
 mod generate;
+mod languages;
 mod needs;
 mod shell;
 mod tally;

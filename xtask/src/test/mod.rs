@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test whose tools are there, with a table of what ran, what was skipped and why.
 
 mod cargo;
+mod languages;
 mod peers;
 mod programs;
 
@@ -73,11 +74,14 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     Ok(table.print("part", options.all))
 }
 
+/// Members that are not tested as cargo tests packages.
+const PARTS_OF_THEIR_OWN: [&str; 3] = ["examples", "bindings-python", "bindings-node"];
+
 /// Every part, in the order they run: quick ones first.
 fn parts(members: &[Package]) -> Vec<Part> {
     let mut parts: Vec<Part> = members
         .iter()
-        .filter(|member| member.short_name() != "examples")
+        .filter(|member| !PARTS_OF_THEIR_OWN.contains(&member.short_name().as_str()))
         .map(|member| Part {
             name: member.short_name(),
             about: format!("unit and integration tests of {}", member.name),
@@ -89,6 +93,8 @@ fn parts(members: &[Package]) -> Vec<Part> {
     };
     add("docs", "the examples in the documentation, README.md included", cargo::doc_tests);
     add("examples", "the programs of examples/, from start to end", programs::examples);
+    add("python", "the Python package: tests, stubs, types", languages::python);
+    add("node", "the npm package: tests, types", languages::node);
     add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
     add("kill", "devices and hubs killed by the hundred", cargo::kill);
     add(

@@ -1,0 +1,66 @@
+//! The npm package.
+
+use std::{io, path::PathBuf, process::Command};
+
+use crate::{
+    needs,
+    shell::{self, say},
+};
+
+/// node and npm, with what the package is developed with.
+pub(crate) struct Node {
+    node: PathBuf,
+    npm: PathBuf,
+}
+
+impl Node {
+    /// Makes it ready, with the package as it stands, built without optimisation.
+    ///
+    /// # Errors
+    /// Why that is not possible, for people.
+    pub(crate) fn with_whimbrel() -> Result<Self, String> {
+        let node = Self::ready()?;
+        say("building the npm package");
+        let built = shell::pass_through(&mut node.npm(&["run", "--silent", "build:debug"]));
+        node.done(built, "the npm package does not build")
+    }
+
+    /// Makes it ready, with nothing built.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn ready() -> Result<Self, String> {
+        let node = Self { node: needs::program("node", "nodejs")?, npm: needs::program("npm", "npm")? };
+        say("installing what the npm package is developed with");
+        let install = ["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
+        let installed = shell::pass_through(&mut node.npm(&install));
+        node.done(installed, "npm could not install what bindings-node/package.json wants")
+    }
+
+    /// `node ARGUMENTS`, in the folder of the binding.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.node);
+        command.args(arguments).current_dir(folder());
+        command
+    }
+
+    /// `npm ARGUMENTS`, in the folder of the binding.
+    pub(crate) fn npm(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.npm);
+        command.args(arguments).current_dir(folder());
+        command
+    }
+
+    fn done(self, worked: io::Result<bool>, otherwise: &str) -> Result<Self, String> {
+        match worked {
+            Ok(true) => Ok(self),
+            Ok(false) => Err(otherwise.to_owned()),
+            Err(error) => Err(format!("{otherwise}: {error}")),
+        }
+    }
+}
+
+/// The folder of the binding.
+pub(crate) fn folder() -> PathBuf {
+    super::folder("bindings-node")
+}

@@ -1,0 +1,75 @@
+//! The Python package.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    needs,
+    shell::{self, say},
+};
+
+/// A Python with the tools the package is developed with, and the package itself.
+pub(crate) struct Python {
+    program: PathBuf,
+}
+
+impl Python {
+    /// Makes or finds one, with the package as it stands, built without optimisation.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub(crate) fn with_whimbrel() -> Result<Self, String> {
+        let program = needs::python("bindings", &folder().join("requirements-dev.txt"))?;
+        let python = Self { program };
+        python.install().map_err(|error| error.to_string())?;
+        Ok(python)
+    }
+
+    /// The folder with the programs that its packages brought.
+    fn scripts(&self) -> &Path {
+        self.program.parent().unwrap_or(Path::new("."))
+    }
+
+    /// `python ARGUMENTS`, in the folder of the binding.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::iter::once(self.scripts().to_path_buf()).chain(std::env::split_paths(&path));
+        // A separator in a folder's name: then the programs are found by their full names only.
+        if let Ok(path) = std::env::join_paths(all) {
+            command.env("PATH", path);
+        }
+        command.args(arguments).current_dir(folder()).env("PYTHONUNBUFFERED", "1");
+        command
+    }
+
+    fn install(&self) -> io::Result<()> {
+        say("building the Python package");
+        let wheels = needs::cache().join("wheels");
+        // What an earlier version left must not be taken for this one.
+        let _ = fs::remove_dir_all(&wheels);
+        let mut build =
+            self.run(&["-m", "maturin", "build", "--locked", "--quiet", "--profile", "dev", "--out"]);
+        build.arg(&wheels);
+        if !shell::pass_through(&mut build)? {
+            return Err(io::Error::other("the Python package does not build"));
+        }
+        let mut install = self.run(&["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        install.args(["--no-deps", "--force-reinstall"]);
+        for wheel in fs::read_dir(&wheels)? {
+            install.arg(wheel?.path());
+        }
+        match shell::pass_through(&mut install)? {
+            true => Ok(()),
+            false => Err(io::Error::other("pip could not install the wheel")),
+        }
+    }
+}
+
+/// The folder of the binding.
+pub(crate) fn folder() -> PathBuf {
+    super::folder("bindings-python")
+}
