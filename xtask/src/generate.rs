@@ -3,6 +3,7 @@
 use std::{fs, io, process::Command};
 
 use crate::{
+    languages::node::Node,
     shell::{self, say},
     workspace,
 };
@@ -36,5 +37,15 @@ pub(crate) fn run(check: bool) -> io::Result<bool> {
             fs::write(&path, text)?;
         }
     }
-    Ok(current)
+    Ok(current & declarations(check)?)
+}
+
+/// The declarations of the npm package, which are made with it.
+fn declarations(check: bool) -> io::Result<bool> {
+    let node = Node::ready().map_err(io::Error::other)?;
+    let mut build = node.run(&["scripts/build.mjs"]);
+    if check {
+        build.arg("--check");
+    }
+    shell::pass_through(&mut build)
 }

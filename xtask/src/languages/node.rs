@@ -1,6 +1,11 @@
 //! The npm package.
 
-use std::{io, path::PathBuf, process::Command};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use crate::{
     needs,
@@ -14,15 +19,24 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Makes it ready, with the package as it stands, built without optimisation.
+    /// Makes it ready, with the package as it stands, built without optimisation; the same one for the rest of this run.
     ///
     /// # Errors
     /// Why that is not possible, for people.
-    pub(crate) fn with_whimbrel() -> Result<Self, String> {
-        let node = Self::ready()?;
-        say("building the npm package");
-        let built = shell::pass_through(&mut node.npm(&["run", "--silent", "build:debug"]));
-        node.done(built, "the npm package does not build")
+    pub(crate) fn with_whimbrel() -> Result<&'static Self, String> {
+        static READY: OnceLock<Result<Node, String>> = OnceLock::new();
+        let ready = READY.get_or_init(|| {
+            let node = Self::ready()?;
+            say("building the npm package");
+            let built = shell::pass_through(&mut node.npm(&["run", "--silent", "build:debug"]));
+            node.done(built, "the npm package does not build")
+        });
+        ready.as_ref().map_err(Clone::clone)
+    }
+
+    /// The program node.
+    pub(crate) fn program(&self) -> &Path {
+        &self.node
     }
 
     /// Makes it ready, with nothing built.

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use crate::{
@@ -17,15 +18,24 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// Makes or finds one, with the package as it stands, built without optimisation.
+    /// Makes or finds one, with the package as it stands, built without optimisation; the same one for the rest of this run.
     ///
     /// # Errors
     /// Why there is none, for people.
-    pub(crate) fn with_whimbrel() -> Result<Self, String> {
-        let program = needs::python("bindings", &folder().join("requirements-dev.txt"))?;
-        let python = Self { program };
-        python.install().map_err(|error| error.to_string())?;
-        Ok(python)
+    pub(crate) fn with_whimbrel() -> Result<&'static Self, String> {
+        static READY: OnceLock<Result<Python, String>> = OnceLock::new();
+        let ready = READY.get_or_init(|| {
+            let program = needs::python("bindings", &folder().join("requirements-dev.txt"))?;
+            let python = Self { program };
+            python.install().map_err(|error| error.to_string())?;
+            Ok(python)
+        });
+        ready.as_ref().map_err(Clone::clone)
+    }
+
+    /// The program itself.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// The folder with the programs that its packages brought.

@@ -2,8 +2,9 @@
 //! stopped.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -25,6 +26,16 @@ pub(super) struct Built {
     pub(super) whimbrel: PathBuf,
     /// The programs of `examples/`.
     pub(super) examples: Vec<PathBuf>,
+    /// All programs, by name.
+    programs: BTreeMap<String, PathBuf>,
+}
+
+impl Built {
+    /// The program of this name.
+    pub(super) fn program(&self, name: &str) -> io::Result<&Path> {
+        let built = self.programs.get(name).map(PathBuf::as_path);
+        built.ok_or_else(|| io::Error::other(format!("cargo built no program {name}")))
+    }
 }
 
 /// A test program.
@@ -43,15 +54,19 @@ pub(super) fn build() -> io::Result<Option<Built>> {
     // The same selection and features each time: otherwise cargo builds dependencies once more.
     let Some(built) = artifacts(&["build", "--bins", "--examples"])? else { return Ok(None) };
     let Some(tests) = artifacts(&["test", "--no-run"])? else { return Ok(None) };
-    let whimbrel = built.iter().find(|artifact| artifact.is_program("whimbrel"));
-    let whimbrel = whimbrel.ok_or_else(|| io::Error::other("cargo built no program whimbrel"))?.file.clone();
+    let programs = built.iter().filter(|artifact| !artifact.test && artifact.kind == "bin");
+    let programs: BTreeMap<_, _> =
+        programs.map(|artifact| (artifact.target.clone(), artifact.file.clone())).collect();
+    let whimbrel = programs.get("whimbrel").cloned();
+    let whimbrel = whimbrel.ok_or_else(|| io::Error::other("cargo built no program whimbrel"))?;
     let tests = tests
         .into_iter()
         .filter(|artifact| artifact.test)
         .map(|Artifact { package, target, kind, file, .. }| Program { package, target, kind, file })
         .collect();
     let examples = built.into_iter().filter(|artifact| artifact.package.contains("/examples/"));
-    Ok(Some(Built { tests, whimbrel, examples: examples.map(|artifact| artifact.file).collect() }))
+    let examples = examples.map(|artifact| artifact.file).collect();
+    Ok(Some(Built { tests, whimbrel, examples, programs }))
 }
 
 /// Builds the command line and tells where it is; `None` when it does not compile.
