@@ -34,7 +34,8 @@ pub struct Draft {
     pub interface_id: Option<String>,
     /// Component the message belongs to.
     pub component: Option<String>,
-    /// Time to live, milliseconds.
+    /// Time to live, milliseconds; may be a text.
+    #[serde(deserialize_with = "crate::options::number")]
     pub expires_in_ms: Option<u64>,
     /// `on-disk`, `interval` or `memory`; else the outbox's own.
     pub durability: Option<String>,
@@ -119,6 +120,8 @@ mod tests {
         assert_eq!(message.system().creation_time, UNIX_EPOCH.checked_sub(Duration::from_millis(1500)));
         assert_eq!(message.time_to_live(), Some(Duration::ZERO));
         assert_eq!(message.wanted_durability(), Some(Durability::Memory));
+        let beyond: Draft = serde_json::from_str(r#"{"expires_in_ms": "9007199254740993"}"#).unwrap();
+        assert_eq!(beyond.expires_in_ms, Some(9_007_199_254_740_993));
         let usual = Draft::default().message("device.send", "x").unwrap();
         assert_eq!(usual, Message::telemetry("x"));
         for wrong in [
