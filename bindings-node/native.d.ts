@@ -3,6 +3,14 @@
 /** A whole number. */
 export type Whole = number | bigint
 
+/** A batch of feedback that was taken. */
+export declare class Batch {
+  /** Removes the records from the queue. */
+   complete(token: number): void
+  /** Gives the records back. */
+   abandon(token: number): void
+}
+
 /** The changes of a device's connection. */
 export declare class Changes {
   /** The next state as JSON; null at the end, undefined when there is none yet. */
@@ -11,6 +19,16 @@ export declare class Changes {
    ready(token: number): void
   /** For who stops waiting. */
    passOn(): void
+}
+
+/** Where checkpoints are kept. */
+export declare class Checkpoints {
+  /** In files of this folder, which is opened with the reader. */
+  static file(folder: string): Checkpoints
+  /** On the hub. */
+  static hub(): Checkpoints
+  /** In the memory of this process. */
+  static memory(): Checkpoints
 }
 
 /** A command that was taken. */
@@ -73,6 +91,8 @@ export declare class Device {
 export declare class Environment {
   /** Opens a device client; resolves with a `Device`. */
    open(token: number, connectionString: string, options: string): void
+  /** Opens a service client; resolves with a `Service`. */
+   connect(token: number, connectionString: string, options: string): void
   /** Panics on a thread of the runtime. */
    panicLater(token: number, text: string): void
   /** Sends the lines of the log here from now on, down to `level`; to nobody without one. */
@@ -91,6 +111,69 @@ export declare class Environment {
    drain(limit: number): unknown[]
   /** Stops the call with this token, which gives no result any more. */
    cancel(token: number): void
+}
+
+/** A reader of events. */
+export declare class Events {
+  /** What this reader is called. */
+  get reader(): string
+  /** The next event: itself, its body, the rest as JSON. Null at the end, undefined when there is none yet. */
+   take(): [StoredEvent, Uint8Array, string] | null | undefined
+  /** Resolves when there is something to take. */
+   ready(token: number): void
+  /** For who stops waiting. */
+   passOn(): void
+  /** Stops reading. */
+   close(token: number): void
+}
+
+/** A reader of feedback. */
+export declare class Feedback {
+  /** The next batch: itself, and its records as JSON. Null at the end, undefined when there is none yet. */
+   take(): [Batch, string] | null | undefined
+  /** Resolves when there is something to take. */
+   ready(token: number): void
+  /** For who stops waiting. */
+   passOn(): void
+  /** Stops reading. */
+   close(token: number): void
+}
+
+/** An open client of a back end. */
+export declare class Service {
+  /**
+   * Sends a command. `draft` is JSON with what is said about the message, `options` JSON with how to send it. Resolves with a
+   * `Tracked`.
+   */
+   send(token: number, device: string, body: Uint8Array, draft: string, options: string): void
+  /** Follows a command that was sent before. */
+   tracked(device: string, messageId: string): Tracked
+  /** Reads feedback. */
+   feedback(): Feedback
+  /** Reads events; resolves with an `Events`. */
+   events(token: number, options: string, checkpoints?: Checkpoints | undefined | null): void
+  /** Asks the registry; see `registry.rs` for the requests. Resolves with JSON. */
+   registry(token: number, request: string): void
+  /** The connection string of a device or module, which is given as JSON. */
+   connectionString(identity: string): string | null
+  /** Closes the client. */
+   close(token: number): void
+}
+
+/** An event that was taken. */
+export declare class StoredEvent {
+  /** Stores that this event, and all before it in its partition, were dealt with. */
+   checkpoint(token: number): void
+}
+
+/** A command that is followed. */
+export declare class Tracked {
+  /** The device it is for. */
+  get deviceId(): string
+  /** Its message id. */
+  get messageId(): string
+  /** Resolves with how it ended. */
+   outcome(token: number): void
 }
 
 /** Kinds of errors as JSON: name, number, and whether repeating the call can help. */

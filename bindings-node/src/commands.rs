@@ -8,7 +8,7 @@ use napi::{
 };
 use napi_derive::napi;
 use tokio::runtime::Handle;
-use whimbrel::{Inbox, Message, Result};
+use whimbrel::{Inbox, Result};
 use whimbrel_bindings_support::{Call, Pull, document};
 
 use crate::{
@@ -132,10 +132,4 @@ pub(crate) fn taken<'env, T>(
             Ok(Either3::C(array))
         }
     }
-}
-
-/// The body of a message, and its head as JSON.
-pub(crate) fn insert<'env>(env: &'env Env, message: &Message, array: &mut Array<'env>) -> napi::Result<()> {
-    array.insert(Uint8ArraySlice::copy_from(env, message.body())?)?;
-    array.insert(head(message).to_string())
 }
