@@ -1,6 +1,11 @@
 //! The device client.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use napi::{
     Env,
@@ -27,6 +32,7 @@ pub struct Device {
     runtime: Handle,
     device: DeviceClient,
     place: Place,
+    closed: Cell<bool>,
 }
 
 #[napi]
@@ -45,7 +51,7 @@ impl Environment {
             let runtime = runtime()?;
             Ok(Value::Object(Box::new(move |env| {
                 let place = Place::new(Arc::new(sends(&home, &device, &runtime)));
-                napi::bindgen_prelude::ToNapiValue::into_unknown(Device { home, runtime, device, place }, env)
+                napi::bindgen_prelude::ToNapiValue::into_unknown(Device { home, runtime, device, place, closed: Cell::new(false) }, env)
             })))
         })
     }
@@ -189,6 +195,7 @@ impl Device {
     pub fn close(&self, token: f64) -> napi::Result<()> {
         boundary("device.close", || {
             let device = self.device.clone();
+            self.closed.set(true);
             self.start("device.close", token, async move { device.close().await.map(|()| Value::None) });
             Ok(())
         })
@@ -205,6 +212,15 @@ impl Device {
         work: impl Future<Output = Result<Value>> + Send + 'static,
     ) {
         self.home.start(token, Call::new(operation, self.runtime.clone(), work));
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // A client that the program forgot goes on delivering until the process ends. One whose thread ends is closed.
+        if !self.closed.get() && !self.home.is_ending() {
+            mem::forget(self.device.clone());
+        }
     }
 }
 

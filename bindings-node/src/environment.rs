@@ -3,7 +3,10 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use napi::{
@@ -30,6 +33,8 @@ pub(crate) struct Home {
     port: Port<Completion>,
     /// What can still be cancelled. Only the environment's own thread asks.
     calls: Mutex<HashMap<u64, Started>>,
+    /// The environment is being torn down, with all its objects.
+    ending: AtomicBool,
 }
 
 /// A result on its way to JavaScript.
@@ -67,13 +72,16 @@ type Hold = ThreadsafeFunction<(), (), (), napi::Status, false, false, 0>;
 impl Environment {
     /// `wake` is called, on this thread, when there are results to drain. It does not keep the event loop going.
     #[napi(constructor, catch_unwind)]
-    pub fn new(wake: Function<'_, (), ()>) -> napi::Result<Self> {
+    pub fn new(env: &Env, wake: Function<'_, (), ()>) -> napi::Result<Self> {
         let wake = wake.build_threadsafe_function::<()>().weak::<true>().callee_handled::<false>().build()?;
         // When the environment is gone there is nobody to wake; what waits for it is dropped with it.
         let wake = move || {
             let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         };
-        let home = Arc::new(Home { port: Port::new(wake), calls: Mutex::default() });
+        let home =
+            Arc::new(Home { port: Port::new(wake), calls: Mutex::default(), ending: AtomicBool::new(false) });
+        // It runs before the objects of the environment are finalized.
+        env.add_env_cleanup_hook(home.clone(), |home| home.ending.store(true, Ordering::Release))?;
         Ok(Self { home, hold: RefCell::default() })
     }
 
@@ -172,6 +180,11 @@ impl Home {
         let started = call.start(move |result| home.push([Completion::Done(token, result)]));
         // Its result cannot have been drained yet: that happens on this thread.
         self.calls().insert(token as u64, started);
+    }
+
+    /// Whether an object that goes now goes with its whole thread, and was not just forgotten by the program.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     pub(crate) fn push(&self, completions: impl IntoIterator<Item = Completion>) {

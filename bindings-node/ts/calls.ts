@@ -154,7 +154,7 @@ export class Lease {
   constructor(owner: object, name: string) {
     clients += 1;
     if (!held) hold();
-    leases.register(owner, { lease: this, name }, this);
+    leases.register(owner, name, this);
   }
 
   /** It is being closed: nobody has to be warned. */
@@ -171,13 +171,13 @@ export class Lease {
   }
 }
 
-/** Of objects that were not closed nothing is left but this. */
-const leases = new FinalizationRegistry<{ lease: Lease; name: string }>(({ lease, name }) => {
-  process.emitWarning(`A ${name} was not closed before it was collected. Call close(), or use "await using".`, {
+/** Clients that were not closed are reported. They stay open, so the process does not end by itself: when it does must not depend on
+ *  when memory was collected. */
+const leases = new FinalizationRegistry<string>((name) => {
+  process.emitWarning(`A ${name} was not closed and cannot be reached any more. Call close(), or use "await using".`, {
     type: 'WhimbrelWarning',
     code: 'WHIMBREL_UNCLOSED',
   });
-  lease.closed();
 });
 
 /** Takes what is there, some at a time, so that timers and sockets have their turn. */

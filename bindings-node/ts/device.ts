@@ -172,7 +172,7 @@ export class DeviceClient implements AsyncDisposable {
       let id: string | undefined;
       try {
         const bytes = bodyOf('device.send', body);
-        if (options === undefined) {
+        if (options === undefined || options === null) {
           native.send(this.#place, given, bytes);
         } else {
           if (options.signal?.aborted) throw options.signal.reason;
@@ -221,7 +221,7 @@ export class DeviceClient implements AsyncDisposable {
       if (message === null || typeof message !== 'object') throw invalid(operation, 'a message is a Uint8Array or an object');
       const { body, ...said } = message;
       const document = documentOf(operation, said);
-      if (said.messageId !== undefined) ids.set(bodies.length, said.messageId);
+      if (typeof said.messageId === 'string') ids.set(bodies.length, said.messageId);
       bodies.push(bodyOf(operation, body));
       drafts.push(document);
       plain &&= document === null;

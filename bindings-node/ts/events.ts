@@ -78,7 +78,7 @@ export interface EventsOptions {
 
 /** @internal */
 export function eventsJson({ checkpoints: _, position, ...rest }: EventsOptions & Cancel): string {
-  return toJson('service.events', rest, position === undefined ? {} : { from: positionOf(position) });
+  return toJson('service.events', rest, position === undefined || position === null ? {} : { from: positionOf(position) });
 }
 
 /** A message of a device, as it was stored. */

@@ -74,7 +74,7 @@ export function draftOf(operation: string, options: MessageOptions & Cancel): Dr
   let rest: Record<string, unknown> | undefined;
   for (const name of Object.keys(options)) {
     const value = (options as Record<string, unknown>)[name];
-    if (value === undefined || name === 'signal') continue;
+    if (value === undefined || value === null || name === 'signal') continue;
     switch (name) {
       case 'lane':
         draft.lane = textOf(operation, name, value);
@@ -89,10 +89,7 @@ export function draftOf(operation: string, options: MessageOptions & Cancel): Dr
         draft.contentEncoding = textOf(operation, 'content encoding', value);
         break;
       case 'expiresInMs':
-        if (typeof value !== 'number' && typeof value !== 'bigint') {
-          throw invalid(operation, 'expiresInMs is not a number');
-        }
-        draft.expiresInMs = value;
+        draft.expiresInMs = timeOf(operation, value);
         break;
       case 'properties':
         draft.properties = propertiesOf(operation, value);
@@ -109,11 +106,11 @@ export function draftOf(operation: string, options: MessageOptions & Cancel): Dr
 export function documentOf(operation: string, options: MessageOptions): object | null {
   const { properties, expiresInMs, ...rest } = options;
   const document = JSON.parse(toJson(operation, plain(operation, rest))) as Record<string, unknown>;
-  if (properties !== undefined) {
+  if (properties !== undefined && properties !== null) {
     const texts = propertiesOf(operation, properties);
     document['properties'] = texts.flatMap((text, index) => (index % 2 === 0 ? [[text, texts[index + 1]]] : []));
   }
-  if (expiresInMs !== undefined) document['expires_in_ms'] = String(expiresInMs);
+  if (expiresInMs !== undefined && expiresInMs !== null) document['expires_in_ms'] = timeOf(operation, expiresInMs).toString();
   return Object.keys(document).length === 0 ? null : document;
 }
 
@@ -143,9 +140,14 @@ export function jsonOf(operation: string, value: unknown): Uint8Array {
 export const JSON_CONTENT = { contentType: 'application/json', contentEncoding: 'utf-8' } as const;
 
 function plain(operation: string, { creationTime, ...rest }: Record<string, unknown>): object {
-  if (creationTime === undefined) return rest;
+  if (creationTime === undefined || creationTime === null) return rest;
   if (!types.isDate(creationTime)) throw invalid(operation, 'creationTime is not a Date');
   return { ...rest, creationTimeMs: creationTime.getTime() };
+}
+
+function timeOf(operation: string, value: unknown): number | bigint {
+  if (typeof value === 'number' || typeof value === 'bigint') return value;
+  throw invalid(operation, 'expiresInMs is not a number');
 }
 
 function propertiesOf(operation: string, properties: unknown): string[] {

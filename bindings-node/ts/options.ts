@@ -4,8 +4,8 @@ import { invalid } from './errors.js';
  * @internal Options as JSON, under the names of the core. Which names there are, and what may be said under them, the core
  * decides. A bigint is written as text, and so is a number that JSON has no form for: it is refused by its name there.
  */
-export function toJson(operation: string, options: object | undefined, rest?: object): string {
-  if (options !== undefined && (options === null || typeof options !== 'object')) {
+export function toJson(operation: string, options: object | null | undefined, rest?: object): string {
+  if (options !== undefined && typeof options !== 'object') {
     throw invalid(operation, 'the options are not an object');
   }
   const named: Record<string, unknown> = { ...rest };

@@ -152,7 +152,7 @@ export class ServiceClient implements AsyncDisposable {
    */
   async events(options?: EventsOptions & Cancel): Promise<EventReader> {
     const { checkpoints } = options ?? {};
-    if (checkpoints !== undefined && !(checkpoints instanceof Checkpoints)) {
+    if (checkpoints !== undefined && checkpoints !== null && !(checkpoints instanceof Checkpoints)) {
       throw invalid('service.events', 'checkpoints are FileCheckpoints, HubCheckpoints or MemoryCheckpoints');
     }
     const json = eventsJson(options ?? {});
