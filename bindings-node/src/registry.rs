@@ -10,7 +10,7 @@ use whimbrel_bindings_support::settings;
 
 /// What can be asked. Identities are the contract's JSON documents.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub(crate) enum Request {
     Create { device: Value },
     Get { device: String },

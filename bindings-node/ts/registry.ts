@@ -115,8 +115,8 @@ export class Registry {
   async *query(query: string, options?: Cancel & { pageSize?: number | undefined }): AsyncIterableIterator<object> {
     let continuation: string | null = null;
     do {
-      const page_size = options?.pageSize ?? MOST;
-      const page: Page = await this.#ask('query', { query: textOf('registry.query', 'query', query), page_size, continuation }, options);
+      const request = { query: textOf('registry.query', 'query', query), pageSize: options?.pageSize ?? MOST, continuation };
+      const page: Page = await this.#ask('query', request, options);
       yield* page.items;
       continuation = page.continuation;
     } while (continuation !== null);
