@@ -155,9 +155,7 @@ pub(super) fn decide(context: &Context, attaching: Attaching) -> Option<Service>
             };
             Some(Box::pin(request::serve(Node::Cbs, link, replies, answer)))
         }
-        (Address::Cbs, false) => {
-            Some(Box::pin(context.replies.serve(Node::Cbs, attaching.accept_outgoing(&request::terms()))))
-        }
+        (Address::Cbs, false) => Some(Box::pin(context.replies.serve(Node::Cbs, attaching))),
         (Address::Management(before), _) => Some(Box::pin(events::management(context, attaching, before))),
         (Address::Events { hub, group, partition }, false) => {
             Some(Box::pin(events::read(context, attaching, hub, group, partition)))

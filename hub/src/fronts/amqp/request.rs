@@ -20,7 +20,7 @@ use whimbrel::wire::amqp::AmqpMessage;
 use super::{
     codec, condition,
     engine::Terms,
-    link::{Incoming, Outgoing},
+    link::{Attaching, Incoming, Outgoing},
 };
 
 /// A node of this kind.
@@ -60,42 +60,13 @@ struct Outlet {
 }
 
 impl Replies {
-    /// Sends answers on a link until it ends.
-    pub(super) async fn serve(self: Arc<Self>, node: Node, mut link: Outgoing) {
-        let (queue, mut waiting) = mpsc::channel(ANSWERS);
-        let target = link.attach().target.as_deref().and_then(address_of);
-        let settled = link.attach().snd_settle_mode == SenderSettleMode::Settled;
-        let second = link.attach().rcv_settle_mode == ReceiverSettleMode::Second;
+    /// Accepts a link, and sends answers on it until it ends. Answers find it before the client hears that it is accepted, and so
+    /// before it can ask: those to a link that nobody knows are lost.
+    pub(super) fn serve(&self, node: Node, attaching: Attaching) -> impl Future<Output = ()> + Send + use<> {
+        let (queue, waiting) = mpsc::channel(ANSWERS);
+        let target = attaching.attach().target.as_deref().and_then(address_of);
         self.lock().push(Outlet { node, target, queue });
-        let mut number: u64 = 0;
-        let mut next: Option<Vec<u8>> = None;
-        loop {
-            let ready = poll_fn(|cx| {
-                loop {
-                    match link.poll_disposition(cx) {
-                        Poll::Ready(Ok(done)) if second && !done.settled => {
-                            link.settle(done.id, done.state.unwrap_or(DeliveryState::Accepted(Accepted {})));
-                        }
-                        Poll::Ready(Ok(_)) => {}
-                        Poll::Ready(Err(_)) => return Poll::Ready(None),
-                        Poll::Pending => break,
-                    }
-                }
-                if next.is_none() {
-                    match waiting.poll_recv(cx) {
-                        Poll::Ready(Some(answer)) => next = Some(answer),
-                        Poll::Ready(None) => return Poll::Ready(None),
-                        Poll::Pending => return Poll::Pending,
-                    }
-                }
-                link.poll_usable(cx).map(|usable| usable.ok().and_then(|_| next.take()))
-            });
-            let Some(answer) = ready.await else { return };
-            number += 1;
-            if link.send(&number.to_be_bytes(), 0, settled, &answer).is_err() {
-                return;
-            }
-        }
+        answer(attaching.accept_outgoing(&terms()), waiting)
     }
 
     /// Sends an answer on the link whose target `reply_to` names, or else on the newest one of the node.
@@ -118,6 +89,41 @@ impl Replies {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Outlet>> {
         self.outlets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends what is waiting on a link until it ends.
+async fn answer(mut link: Outgoing, mut waiting: mpsc::Receiver<Vec<u8>>) {
+    let settled = link.attach().snd_settle_mode == SenderSettleMode::Settled;
+    let second = link.attach().rcv_settle_mode == ReceiverSettleMode::Second;
+    let mut number: u64 = 0;
+    let mut next: Option<Vec<u8>> = None;
+    loop {
+        let ready = poll_fn(|cx| {
+            loop {
+                match link.poll_disposition(cx) {
+                    Poll::Ready(Ok(done)) if second && !done.settled => {
+                        link.settle(done.id, done.state.unwrap_or(DeliveryState::Accepted(Accepted {})));
+                    }
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(None),
+                    Poll::Pending => break,
+                }
+            }
+            if next.is_none() {
+                match waiting.poll_recv(cx) {
+                    Poll::Ready(Some(answer)) => next = Some(answer),
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            link.poll_usable(cx).map(|usable| usable.ok().and_then(|_| next.take()))
+        });
+        let Some(answer) = ready.await else { return };
+        number += 1;
+        if link.send(&number.to_be_bytes(), 0, settled, &answer).is_err() {
+            return;
+        }
     }
 }
 

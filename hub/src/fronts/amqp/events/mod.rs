@@ -101,9 +101,7 @@ pub(super) async fn management(context: Context, attaching: Attaching, before: V
             })
             .await;
         }
-        Role::Receiver => {
-            context.replies.serve(Node::Management, attaching.accept_outgoing(&request::terms())).await
-        }
+        Role::Receiver => context.replies.serve(Node::Management, attaching).await,
     }
     drop(permit);
 }
