@@ -51,7 +51,10 @@ impl Environment {
             let runtime = runtime()?;
             Ok(Value::Object(Box::new(move |env| {
                 let place = Place::new(Arc::new(sends(&home, &device, &runtime)));
-                napi::bindgen_prelude::ToNapiValue::into_unknown(Device { home, runtime, device, place, closed: Cell::new(false) }, env)
+                napi::bindgen_prelude::ToNapiValue::into_unknown(
+                    Device { home, runtime, device, place, closed: Cell::new(false) },
+                    env,
+                )
             })))
         })
     }

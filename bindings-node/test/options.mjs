@@ -55,7 +55,7 @@ export const SERVICE = {
 /** @type {Required<import('../types/index.js').MessageOptions>} */
 export const MESSAGE = {
   lane: 'alert',
-  properties: { room: 'attic', __proto__: null, ['__proto__']: 'a name like any other', 'naïve 🐦': '' },
+  properties: { room: 'attic', ['__proto__']: 'a name like any other', 'naïve 🐦': '' },
   messageId: 'm-1',
   correlationId: 'c-1',
   userId: 'u-1',

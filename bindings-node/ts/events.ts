@@ -26,12 +26,16 @@ export type Position =
 
 /** Where checkpoints are kept. One object may serve any number of readers. */
 export abstract class Checkpoints {
-  /** @internal */
-  readonly native: NativeCheckpoints;
+  readonly #native: NativeCheckpoints;
 
   /** @internal */
   protected constructor(native: NativeCheckpoints) {
-    this.native = native;
+    this.#native = native;
+  }
+
+  /** @internal */
+  static native(checkpoints: Checkpoints): NativeCheckpoints {
+    return checkpoints.#native;
   }
 }
 

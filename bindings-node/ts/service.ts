@@ -156,7 +156,8 @@ export class ServiceClient implements AsyncDisposable {
       throw invalid('service.events', 'checkpoints are FileCheckpoints, HubCheckpoints or MemoryCheckpoints');
     }
     const json = eventsJson(options ?? {});
-    const begin = (token: number) => this.#native.events(token, json, checkpoints?.native);
+    const store = checkpoints && Checkpoints.native(checkpoints);
+    const begin = (token: number) => this.#native.events(token, json, store);
     return call(this, options, begin, (events) => EventReader.of(events as Events));
   }
 

@@ -13,6 +13,7 @@ export type Position = 'beginning' | 'end' | {
 };
 /** Where checkpoints are kept. One object may serve any number of readers. */
 export declare abstract class Checkpoints {
+    #private;
 }
 /** Checkpoints in files of a folder, for readers on one machine. The folder is opened, and made, with the first reader. */
 export declare class FileCheckpoints extends Checkpoints {
