@@ -56,8 +56,10 @@ pub(crate) enum Value {
     Number(f64),
     Text(String),
     /// Something that is made on the environment's own thread.
-    Object(Box<dyn FnOnce(&Env) -> napi::Result<Unknown<'_>> + Send>),
+    Object(Make),
 }
+
+type Make = Box<dyn FnOnce(&Env) -> napi::Result<Unknown<'_>> + Send>;
 
 impl Value {
     /// An object of a class, or a typed array.

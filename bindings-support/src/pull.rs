@@ -87,7 +87,7 @@ impl<S: Source> Pull<S> {
                     return Ok(());
                 };
                 let first = guarded("next", source.next()).await;
-                let mut more = first.is_ok().then_some(S::AHEAD).unwrap_or_default();
+                let mut more = if first.is_ok() { S::AHEAD } else { 0 };
                 self.add(first);
                 while more > 0 && !self.found().ended {
                     more -= 1;
