@@ -22,7 +22,9 @@ pub use error::envelope;
 pub use guard::{guard, guarded};
 pub use log::{LogRecord, logs, set_log_level};
 pub use message::Draft;
-pub use options::{DeviceSettings, EventsSettings, PositionSetting, SendSettings, ServiceSettings, settings};
+pub use options::{
+    DeviceSettings, EventsSettings, PositionSetting, SendSettings, ServiceSettings, names, settings,
+};
 pub use port::Port;
 pub use pull::{ConnectionStates, Pull, Source};
 pub use runtime::{Bound, after_fork, runtime};

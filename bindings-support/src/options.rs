@@ -31,6 +31,38 @@ pub fn settings<S: DeserializeOwned>(operation: &'static str, json: &str) -> Res
     })
 }
 
+/// The names of all options of `S`, so that a binding can test that it has each of them.
+pub fn names<'de, S: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Names<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_struct<V: serde::de::Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("only the names are wanted"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names: &'static [&'static str] = &[];
+    let _ = S::deserialize(Names(&mut names));
+    names
+}
+
 /// Options of [`whimbrel::DeviceClient::open`]; see [`DeviceOptions`]. Times in milliseconds; numbers may be texts.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -428,6 +460,13 @@ mod tests {
             );
             assert!(error.to_string().contains(named), "{error} does not name {named}");
         }
+    }
+
+    #[test]
+    fn all_names_are_told() {
+        assert_eq!(names::<SendSettings>(), ["expires_in_ms", "feedback"]);
+        assert!(names::<DeviceSettings>().contains(&"token_lifetime_ms"));
+        assert!(names::<u32>().is_empty());
     }
 
     #[test]

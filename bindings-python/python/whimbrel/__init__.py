@@ -1,0 +1,89 @@
+"""Device and back end clients for IoT hubs, with a durable outbox.
+
+For asyncio; the same names in `whimbrel.sync` block instead. Start with `DeviceClient`.
+"""
+
+from __future__ import annotations
+
+import os as _os
+
+from . import _native
+from .device import Command, ConnectionChanges, DeviceClient, DeviceOptions, Inbox, Receipt, Receipts
+from .errors import (
+    Cancelled,
+    Closed,
+    Conflict,
+    DeliveryTimeout,
+    DiskFull,
+    Expired,
+    InternalError,
+    InUse,
+    InvalidArgument,
+    JournalCorrupt,
+    JournalIoError,
+    JournalVersion,
+    LockLost,
+    NotFound,
+    OutboxFull,
+    PayloadTooLarge,
+    ProtocolError,
+    QueueFull,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+    Unsupported,
+    WhimbrelError,
+)
+from .message import Durability, Lane, Message, MessageFields, Overflow, Protocol
+from .values import Account, ConnectionState, Counters, Outcome, OutcomeKind, ReceiptState
+
+__all__ = [
+    "Account",
+    "Cancelled",
+    "Closed",
+    "Command",
+    "Conflict",
+    "ConnectionChanges",
+    "ConnectionState",
+    "Counters",
+    "DeliveryTimeout",
+    "DeviceClient",
+    "DeviceOptions",
+    "DiskFull",
+    "Durability",
+    "Expired",
+    "InUse",
+    "Inbox",
+    "InternalError",
+    "InvalidArgument",
+    "JournalCorrupt",
+    "JournalIoError",
+    "JournalVersion",
+    "Lane",
+    "LockLost",
+    "Message",
+    "MessageFields",
+    "NotFound",
+    "Outcome",
+    "OutcomeKind",
+    "OutboxFull",
+    "Overflow",
+    "PayloadTooLarge",
+    "Protocol",
+    "ProtocolError",
+    "QueueFull",
+    "Receipt",
+    "ReceiptState",
+    "Receipts",
+    "Rejected",
+    "Throttled",
+    "Unauthorized",
+    "Unreachable",
+    "Unsupported",
+    "WhimbrelError",
+]
+
+if hasattr(_os, "register_at_fork"):
+    # What was opened before a fork fails in the child, clearly, instead of waiting for threads that are not there.
+    _os.register_at_fork(after_in_child=_native.after_fork)
