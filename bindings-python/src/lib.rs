@@ -7,7 +7,10 @@ mod convert;
 mod device;
 mod error;
 mod fields;
+mod log;
 mod port;
+mod registry;
+mod service;
 mod stream;
 
 use pyo3::prelude::*;
@@ -20,8 +23,11 @@ mod _native {
         call::{Call, Started},
         device::{Batch, Device, Receipt, Receipts},
         fields::Message,
+        log::{log_level, start_log},
         port::Port,
-        stream::{Command, Commands, Connections},
+        registry::Registry,
+        service::{FeedbackBatch, Memory, Service, Tracked},
+        stream::{Command, Commands, Connections, Event, Events, Feedbacks},
     };
     use super::{convert, error};
     use pyo3::prelude::*;
@@ -44,6 +50,24 @@ mod _native {
     #[pyfunction]
     fn device_options() -> Vec<&'static str> {
         support::names::<support::DeviceSettings>().to_vec()
+    }
+
+    /// The names of the options a service client is made with.
+    #[pyfunction]
+    fn service_options() -> Vec<&'static str> {
+        support::names::<support::ServiceSettings>().to_vec()
+    }
+
+    /// The names of the options a reader of events is opened with.
+    #[pyfunction]
+    fn events_options() -> Vec<&'static str> {
+        support::names::<support::EventsSettings>().to_vec()
+    }
+
+    /// The names of the options a command is sent with.
+    #[pyfunction]
+    fn send_options() -> Vec<&'static str> {
+        support::names::<support::SendSettings>().to_vec()
     }
 
     /// The names of what a message may say besides its body, in the order in which they are handed over.

@@ -8,7 +8,7 @@ use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},
 };
 
-use pyo3::{intern, prelude::*};
+use pyo3::{PyTraverseError, PyVisit, intern, prelude::*};
 use whimbrel::{Error, ErrorKind, Receipt as CoreReceipt, Result};
 use whimbrel_bindings_support as support;
 
@@ -90,6 +90,25 @@ impl Port {
             tell(py, future.bind(py), answer)?;
         }
         Ok(more)
+    }
+
+    /// A loop that is gone with results waiting is in a circle: it has this port, which has futures, which have the loop.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        let Ok(results) = self.results.get() else { return Ok(()) };
+        let mut visited = Ok(());
+        results.look(|waiting| {
+            if visited.is_ok() {
+                visited = visit.call(&waiting.future);
+            }
+        });
+        visited
+    }
+
+    fn __clear__(&self) {
+        if let Ok(results) = self.results.get() {
+            let mut gone = Vec::new();
+            results.take(usize::MAX, &mut gone);
+        }
     }
 }
 

@@ -5,12 +5,12 @@ use pyo3::{
     types::{PyBytes, PyDict},
 };
 use tokio::runtime::Handle;
-use whimbrel::{Error, ErrorKind, Inbox};
+use whimbrel::{Error, ErrorKind, Inbox, service};
 use whimbrel_bindings_support::{
     self as support, Bound as Here, ConnectionStates, Pull, Source, document, guard,
 };
 
-use crate::{call::Call, convert, error::raised, fields};
+use crate::{call::Call, convert, error::raised, fields, service::FeedbackBatch};
 
 /// A stream and where its waiting is done.
 pub(crate) struct Stream<S: Source>(Here<(Handle, Pull<S>)>);
@@ -99,13 +99,62 @@ macro_rules! stream {
 
 stream! {
     /// The commands of a device.
-    Commands, Inbox, Command, |py, command| Command(Here::new(command.into()))
+    Commands, Inbox, Command, |_py, command| Command(Here::new(command.into()))
 }
 
 stream! {
     /// What the link of a device is doing.
     Connections, ConnectionStates, Bound<'py, PyAny>, |py, state| {
         convert::json(py, &document::connection_state(&state))?
+    }
+}
+
+stream! {
+    /// The events of a hub.
+    Events, service::EventReader, Event, |_py, event| Event(Here::new(event))
+}
+
+stream! {
+    /// The feedback a hub keeps.
+    Feedbacks, service::FeedbackReader, FeedbackBatch, |_py, batch| FeedbackBatch::new(batch)
+}
+
+/// An event.
+#[pyclass(frozen)]
+pub(crate) struct Event(Here<service::Event>);
+
+#[pymethods]
+impl Event {
+    /// What was sent.
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, raised(py, self.0.get())?.message().body()))
+    }
+
+    /// All it says besides, by name.
+    fn said<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let event = raised(py, self.0.get())?;
+        let said = fields::said(py, event.message())?;
+        said.set_item("device_id", event.device_id())?;
+        said.set_item("module_id", event.module_id())?;
+        said.set_item("generation", event.generation())?;
+        said.set_item("auth_method", event.auth_method())?;
+        said.set_item("source", event.source())?;
+        said.set_item("partition", event.partition())?;
+        said.set_item("sequence", event.sequence())?;
+        said.set_item("offset", event.offset())?;
+        said.set_item("enqueued_at_ms", document::unix_ms(event.enqueued_at()))?;
+        Ok(said)
+    }
+
+    /// Stores that this event, and all before it in its partition, were dealt with.
+    fn checkpoint(&self, py: Python<'_>) -> PyResult<Call> {
+        const OPERATION: &str = "event.checkpoint";
+        let checkpoint = || {
+            let event = self.0.get()?.clone();
+            Ok(Call::new(OPERATION, support::runtime()?, async move { event.checkpoint().await }))
+        };
+        raised(py, guard(OPERATION, checkpoint))
     }
 }
 

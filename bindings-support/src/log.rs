@@ -12,6 +12,8 @@ use std::{
 use tracing::{Event, Level, Metadata, Subscriber, field, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
+use crate::runtime::generation;
+
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRecord {
@@ -25,13 +27,22 @@ pub struct LogRecord {
     pub lost: u64,
 }
 
-/// The records from now on, at most `INFO` until [`set_log_level`] says otherwise. Given once in a process; `None`
-/// afterwards, and when the program has a subscriber for `tracing` of its own.
+/// The records from now on, at most `INFO` until [`set_log_level`] says otherwise. Given once in a process, and once more
+/// behind a fork, where whoever took them is gone; `None` otherwise, and when the program has a subscriber for `tracing` of
+/// its own.
 pub fn logs() -> Option<Receiver<LogRecord>> {
     let (sender, records) = mpsc::sync_channel(WAITING);
-    GIVEN.set(()).ok()?;
-    let layer = Forward { sender, lost: AtomicU64::new(0) };
-    tracing_subscriber::registry().with(layer).try_init().ok()?;
+    let sink = Sink { generation: generation(), sender, lost: AtomicU64::new(0), next: OnceLock::new() };
+    let Some(first) = FIRST.get() else {
+        FIRST.set(sink).ok()?;
+        tracing_subscriber::registry().with(Forward).try_init().ok()?;
+        return Some(records);
+    };
+    let last = first.last();
+    if last.generation == sink.generation {
+        return None;
+    }
+    last.next.set(Box::new(sink)).ok()?;
     Some(records)
 }
 
@@ -41,9 +52,24 @@ pub fn set_log_level(level: Option<Level>) {
     tracing::callsite::rebuild_interest_cache();
 }
 
-struct Forward {
+struct Forward;
+
+/// Where the records of one process go. A list that only grows, without a lock that a fork might find taken.
+struct Sink {
+    generation: u64,
     sender: SyncSender<LogRecord>,
     lost: AtomicU64,
+    next: OnceLock<Box<Sink>>,
+}
+
+impl Sink {
+    fn last(&self) -> &Self {
+        let mut last = self;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        last
+    }
 }
 
 impl<S: Subscriber> Layer<S> for Forward {
@@ -60,17 +86,21 @@ impl<S: Subscriber> Layer<S> for Forward {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // Behind a fork nobody takes them until they are given again.
+        let Some(sink) = FIRST.get().map(Sink::last).filter(|sink| sink.generation == generation()) else {
+            return;
+        };
         let mut text = Text::default();
         event.record(&mut text);
         let record = LogRecord {
             level: *event.metadata().level(),
             target: event.metadata().target().to_owned(),
             message: text.finish(),
-            lost: self.lost.swap(0, Ordering::Relaxed),
+            lost: sink.lost.swap(0, Ordering::Relaxed),
         };
         // Never waits: whoever logs may hold a lock, or be the one who should take records.
-        if let Err(mpsc::TrySendError::Full(record)) = self.sender.try_send(record) {
-            self.lost.fetch_add(record.lost + 1, Ordering::Relaxed);
+        if let Err(mpsc::TrySendError::Full(record)) = sink.sender.try_send(record) {
+            sink.lost.fetch_add(record.lost + 1, Ordering::Relaxed);
         }
     }
 }
@@ -131,7 +161,7 @@ fn level() -> Option<Level> {
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(rank(Some(Level::INFO)));
-static GIVEN: OnceLock<()> = OnceLock::new();
+static FIRST: OnceLock<Sink> = OnceLock::new();
 /// Records that wait to be taken, at most.
 const WAITING: usize = 1_024;
 
@@ -141,6 +171,7 @@ mod tests {
 
     #[test]
     fn records_come_with_their_fields_at_the_level_asked_for() {
+        let _alone = crate::runtime::FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let records = logs().unwrap();
         assert!(logs().is_none(), "they are given once");
         tracing::info!(target: "whimbrel::a", count = 2, name = "x", "something happened");
@@ -161,5 +192,12 @@ mod tests {
         while records.try_recv().is_ok() {}
         tracing::error!(target: "whimbrel::b", "one more");
         assert_eq!(records.recv().unwrap().lost, 12);
+        crate::after_fork();
+        tracing::error!(target: "whimbrel::b", "for nobody");
+        let behind = logs().unwrap();
+        assert!(logs().is_none(), "once in each process");
+        tracing::error!(target: "whimbrel::b", "in the child");
+        assert_eq!(behind.recv().unwrap().message, "in the child");
+        assert!(records.try_recv().is_err());
     }
 }

@@ -23,7 +23,7 @@ static RUNTIME: Mutex<Option<(u64, Runtime)>> = Mutex::new(None);
 /// # Errors
 /// `Internal` when the system gives no threads.
 pub fn runtime() -> Result<Handle> {
-    let generation = GENERATION.load(Ordering::Acquire);
+    let generation = generation();
     let mut place = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((of, runtime)) = &*place
         && *of == generation
@@ -46,6 +46,11 @@ pub fn after_fork() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
 }
 
+/// Of which process, counted by forks, this is.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Acquire)
+}
+
 /// A value that belongs to the process it was made in: behind a fork it cannot be reached, and is not even dropped, for its
 /// locks may be held by threads that are gone.
 #[derive(Debug)]
@@ -57,7 +62,7 @@ pub struct Bound<T> {
 impl<T> Bound<T> {
     /// Binds `value` to this process.
     pub fn new(value: T) -> Self {
-        Self { generation: GENERATION.load(Ordering::Acquire), value: Some(value) }
+        Self { generation: generation(), value: Some(value) }
     }
 
     /// The value.
@@ -72,7 +77,7 @@ impl<T> Bound<T> {
     }
 
     fn is_here(&self) -> bool {
-        self.generation == GENERATION.load(Ordering::Acquire)
+        self.generation == generation()
     }
 }
 
@@ -83,6 +88,10 @@ impl<T> Drop for Bound<T> {
         }
     }
 }
+
+/// Held by tests that fork, as it were, and by those to which it would matter.
+#[cfg(test)]
+pub(crate) static FORKS: Mutex<()> = Mutex::new(());
 
 /// Threads that drive clients: a device has little to do at a time, and the program has threads of its own.
 const WORKERS: usize = 2;
@@ -95,6 +104,7 @@ mod tests {
 
     #[test]
     fn what_was_made_before_a_fork_is_neither_reached_nor_dropped_behind_it() {
+        let _alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
         let value = Arc::new(());
         let (before, dropped) = (Bound::new(value.clone()), Bound::new(value.clone()));
         assert!(before.get().is_ok());

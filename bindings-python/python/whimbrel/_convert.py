@@ -86,7 +86,7 @@ def options(operation: str, given: Mapping[str, Any]) -> str:
         elif name in _TIMES:
             told[f"{name}_ms"] = ms(operation, name, value)
         elif name in _PATHS:
-            told[name] = _text(operation, name, _path(operation, name, value))
+            told[name] = path_text(operation, name, value)
         else:
             told[name] = _text(operation, name, value)
     try:
@@ -95,13 +95,15 @@ def options(operation: str, given: Mapping[str, Any]) -> str:
         raise InvalidArgument(f"{operation}: an option is of a type that cannot be used", operation=operation) from None
 
 
-def _path(operation: str, name: str, value: Any) -> str:
+def path_text(operation: str, name: str, value: Any) -> str:
+    """A path as text."""
     try:
         path = os.fspath(value)
     except TypeError:
         raise invalid(operation, name, "is no path") from None
     if not isinstance(path, str):
         raise invalid(operation, name, "is a path of bytes; use str or pathlib")
+    _text(operation, name, path)
     return path
 
 

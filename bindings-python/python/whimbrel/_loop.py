@@ -65,15 +65,17 @@ def _called_port(loop: asyncio.AbstractEventLoop) -> _native.Port:
     return port
 
 
-async def run(call: _native.Call) -> Any:
-    """Starts a call and awaits its result. Cancelling stops the waiting."""
+async def run(call: _native.Call, *, stop: bool = True) -> Any:
+    """Starts a call and awaits its result. Cancelling stops the waiting, and with it the call, unless `stop` is False: then
+    the call goes on by itself."""
     loop = get_running_loop()
     future = loop.create_future()
     started = call.start(port_of(loop), future)
     try:
         return await future
     except CancelledError:
-        started.cancel()
+        if stop:
+            started.cancel()
         raise
 
 

@@ -260,7 +260,7 @@ class Command(BaseCommand):
         :raises DiskFull, JournalIoError: When it could not be recorded: the hub was not told, and the call can be repeated.
         :raises Closed: When the client is closed.
         """
-        await run(self._native.settle("complete"))
+        await run(self._native.settle("complete"), stop=False)
 
     async def abandon(self) -> None:
         """Not now: the hub delivers it again, a limited number of times. Cancelling stops the waiting, not the settling.
@@ -270,14 +270,14 @@ class Command(BaseCommand):
         :raises Conflict: When it was settled before.
         :raises Closed: When the client is closed.
         """
-        await run(self._native.settle("abandon"))
+        await run(self._native.settle("abandon"), stop=False)
 
     async def reject(self) -> None:
         """Never: the hub dead-letters it, and it is never handed out again. Otherwise as `complete`.
 
         :raises Unsupported: On MQTT 3.1.1: it stays locked, and can still be completed.
         """
-        await run(self._native.settle("reject"))
+        await run(self._native.settle("reject"), stop=False)
 
 
 class Inbox:
@@ -512,7 +512,7 @@ class DeviceClient(BaseDeviceClient):
         :raises JournalIoError, DiskFull: Told once.
         """
         self._closed = True
-        await run(self._native.close())
+        await run(self._native.close(), stop=False)
 
     async def __aenter__(self) -> DeviceClient:
         return self

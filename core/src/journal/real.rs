@@ -89,7 +89,7 @@ impl Disk for RealDisk {
                 file.set_len(0)?;
                 file.rewind()?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Box::new(file))
+                Ok(Box::new(Lock(file)))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -112,6 +112,16 @@ impl Disk for RealDisk {
 
     fn describe(&self) -> String {
         self.folder.display().to_string()
+    }
+}
+
+/// The lock on a folder. Given back by itself and not by closing the file, which a child that the process forked has, too.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // If it fails, closing the file gives it back as far as it can be.
+        let _ = self.0.unlock();
     }
 }
 
@@ -152,5 +162,25 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_once_its_lock_is_dropped_even_if_a_child_still_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::create(folder.path()).unwrap();
+        let lock =
+            Lock(OpenOptions::new().write(true).create(true).truncate(false).open(disk.path(LOCK)).unwrap());
+        lock.0.try_lock().unwrap();
+        // What a forked child has: another descriptor of the same open file.
+        let of_a_child = lock.0.try_clone().unwrap();
+        assert_eq!(disk.lock().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        disk.lock().unwrap();
+        drop(of_a_child);
     }
 }
