@@ -36,9 +36,8 @@ from .errors import (
     WhimbrelError,
 )
 from .identity import DeviceIdentity, ModuleIdentity
-from .message import Durability, Lane, Message, MessageFields, Overflow, Protocol
+from .message import CommandFields, Durability, FeedbackWanted, Lane, Message, MessageFields, Overflow, Protocol
 from .service import (
-    CommandFields,
     CommandOutcome,
     Event,
     EventReader,
@@ -46,7 +45,6 @@ from .service import (
     FeedbackBatch,
     FeedbackReader,
     FeedbackRecord,
-    FeedbackWanted,
     FileCheckpoints,
     HubCheckpoints,
     MemoryCheckpoints,

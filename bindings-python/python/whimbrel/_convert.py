@@ -33,7 +33,8 @@ def ms(operation: str, name: str, value: Any) -> int:
         raise invalid(operation, name, "is no timedelta")
     if value < _ZERO:
         raise invalid(operation, name, "is negative")
-    return -(-value // _MILLISECOND)
+    # In whole numbers: the longest timedelta has no room for rounding.
+    return value.days * 86_400_000 + value.seconds * 1_000 - (-value.microseconds // 1_000)
 
 
 def maybe_ms(operation: str, name: str, value: Any) -> Optional[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple, TypedDict, TypeVar, Union
 
 from . import _native
 from ._convert import Buffer, dumped, ms, of_unix_ms, unix_ms
@@ -12,7 +12,7 @@ from ._convert import Buffer, dumped, ms, of_unix_ms, unix_ms
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Durability", "Lane", "Message", "MessageFields", "Overflow", "Protocol"]
+__all__ = ["CommandFields", "Durability", "FeedbackWanted", "Lane", "Message", "MessageFields", "Overflow", "Protocol"]
 
 
 class _Word(str, enum.Enum):
@@ -68,6 +68,19 @@ class Protocol(_Word):
     """HTTP, where commands are asked for."""
 
 
+class FeedbackWanted(_Word):
+    """Which feedback the hub is to keep about a command."""
+
+    NONE = "none"
+    """None."""
+    POSITIVE = "positive"
+    """When it was completed."""
+    NEGATIVE = "negative"
+    """When it ended otherwise."""
+    FULL = "full"
+    """However it ends."""
+
+
 class MessageFields(TypedDict, total=False):
     """What a message may say besides its body; see `Message`."""
 
@@ -85,6 +98,19 @@ class MessageFields(TypedDict, total=False):
     component: Optional[str]
     expires_in: Optional[timedelta]
     durability: Optional[Union[Durability, str]]
+
+
+class CommandFields(TypedDict, total=False):
+    """What a command may say besides its body."""
+
+    expires_in: Optional[timedelta]
+    feedback: Optional[Union[FeedbackWanted, str]]
+    properties: Optional[Mapping[str, str]]
+    message_id: Optional[str]
+    correlation_id: Optional[str]
+    user_id: Optional[str]
+    content_type: Optional[str]
+    content_encoding: Optional[str]
 
 
 class Message(_native.Message):
@@ -210,7 +236,10 @@ class Message(_native.Message):
         return of_unix_ms(self._all()[1]["creation_time_ms"])
 
 
-def with_json(fields: MessageFields) -> MessageFields:
+F = TypeVar("F", MessageFields, CommandFields)
+
+
+def with_json(fields: F) -> F:
     """The fields of a message with JSON as its body."""
     if fields.get("content_type") is None:
         fields["content_type"] = "application/json"

@@ -28,13 +28,12 @@ from ._convert import Buffer, StrPath, dumped, invalid, of_unix_ms, options, pat
 from ._loop import Opening, next_of, run
 from .device import Said
 from .identity import DeviceIdentity, ModuleIdentity
-from .message import _Word, with_json
+from .message import CommandFields, _Word, with_json
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "CommandFields",
     "CommandOutcome",
     "Event",
     "EventReader",
@@ -42,7 +41,6 @@ __all__ = [
     "FeedbackBatch",
     "FeedbackReader",
     "FeedbackRecord",
-    "FeedbackWanted",
     "FileCheckpoints",
     "HubCheckpoints",
     "MemoryCheckpoints",
@@ -67,19 +65,6 @@ class CommandOutcome(_Word):
     """It was delivered as often as the hub allows."""
     PURGED = "purged"
     """The device's queue was purged."""
-
-
-class FeedbackWanted(_Word):
-    """Which feedback the hub is to keep about a command."""
-
-    NONE = "none"
-    """None."""
-    POSITIVE = "positive"
-    """When it was completed."""
-    NEGATIVE = "negative"
-    """When it ended otherwise."""
-    FULL = "full"
-    """However it ends."""
 
 
 class ServiceOptions(TypedDict, total=False):
@@ -111,19 +96,6 @@ class ServiceOptions(TypedDict, total=False):
     """How long a token made from the shared key is good."""
     recent_outcomes: Optional[int]
     """Outcomes remembered for commands that are asked about late."""
-
-
-class CommandFields(TypedDict, total=False):
-    """What a command may say besides its body."""
-
-    expires_in: Optional[timedelta]
-    feedback: Optional[Union[FeedbackWanted, str]]
-    properties: Optional[Mapping[str, str]]
-    message_id: Optional[str]
-    correlation_id: Optional[str]
-    user_id: Optional[str]
-    content_type: Optional[str]
-    content_encoding: Optional[str]
 
 
 class Position:
