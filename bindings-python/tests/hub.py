@@ -58,7 +58,7 @@ class Hub:
 
     def service_options(self) -> Dict[str, Any]:
         # A slow machine is no reason to fail.
-        patience = {"connect_timeout": timedelta(minutes=1), "send_timeout": timedelta(minutes=1)}
+        patience = {"connect_timeout": timedelta(seconds=20), "send_timeout": timedelta(minutes=1)}
         amqp, http = self._addresses["amqp"], self._addresses["http"]
         return {"server": f"amqp://{amqp}", "http_server": f"http://{http}", **patience}
 

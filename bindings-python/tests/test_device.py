@@ -123,6 +123,8 @@ WRONG: Dict[str, Callable[[Any], Any]] = {
     "a date without a zone": lambda send: send(b"", creation_time=datetime(2026, 1, 1)),
     "a date that is a number": lambda send: send(b"", creation_time=5),
     "an id with NUL": lambda send: send(b"", message_id="a\0b"),
+    "a type with NUL": lambda send: send(b"", content_type="a\0b"),
+    "a property with NUL": lambda send: send(b"", properties={"a": "\0"}),
     "an id that is too long": lambda send: send(b"", message_id="x" * 129),
 }
 
@@ -150,7 +152,7 @@ def test_limits_of_size_and_time(offline: Options) -> None:
             # Microseconds are rounded up, and the longest timedelta there is does no harm.
             await device.send(b"", expires_in=timedelta(microseconds=1))
             await device.send(b"", expires_in=timedelta.max)
-            await device.send(b"nul", content_type="a\0b", properties={"\0": "\0"})
+            await device.send(b"\0")
             await device.send(b"", creation_time=datetime.max.replace(tzinfo=timezone.utc))
             await device.send(b"", creation_time=datetime.min.replace(tzinfo=timezone.utc))
             assert await device.flush(timedelta(0)) >= 4
