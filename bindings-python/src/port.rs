@@ -36,7 +36,7 @@ pub(crate) enum Answer {
 pub(crate) type Results = Arc<support::Port<Completion>>;
 
 /// The results for one event loop, taken on its thread.
-#[pyclass(frozen)]
+#[pyclass(frozen, weakref)]
 pub(crate) struct Port {
     results: support::Bound<Results>,
     #[cfg(unix)]

@@ -3,7 +3,7 @@
 from asyncio import Future
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, final
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer, Self, disjoint_base
 
 __all__ = [
     "Batch",
@@ -65,6 +65,7 @@ class Call:
 class Started:
     def cancel(self) -> None: ...
 
+@disjoint_base
 class Message:
     def __new__(cls, body: Buffer, fields: _Fields) -> Self: ...
     def said(self) -> Tuple[bytes, Dict[str, Any]]: ...

@@ -39,7 +39,7 @@ R = TypeVar("R", bound="BaseReceipt")
 
 
 class DeviceOptions(TypedDict, total=False):
-    """Options of `DeviceClient.open`. What is not given, or is None, has its default in the core: ``docs/options.md``."""
+    """Options of `DeviceClient.open`. What is not given, or is None, has its default."""
 
     outbox: Optional[StrPath]
     """Folder of the outbox; made if it is not there. One client at a time has it open."""

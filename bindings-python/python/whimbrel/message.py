@@ -10,13 +10,18 @@ from . import _native
 from ._convert import Buffer, dumped, ms, of_unix_ms, unix_ms
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 __all__ = ["CommandFields", "Durability", "FeedbackWanted", "Lane", "Message", "MessageFields", "Overflow", "Protocol"]
 
 
 class _Word(str, enum.Enum):
     """A word that is a `str` and compares equal to it."""
+
+    def __new__(cls, value: str) -> Self:
+        word = str.__new__(cls, value)
+        word._value_ = value
+        return word
 
     def __str__(self) -> str:
         return str(self.value)

@@ -261,18 +261,23 @@ class FeedbackRecord:
 class BaseFeedbackBatch:
     """What feedback of the asyncio and of the blocking client has in common."""
 
-    __slots__ = ("_native", "enqueued_at", "records")
-
-    records: List[FeedbackRecord]
-    """The records, oldest first."""
-    enqueued_at: Optional[datetime]
-    """When the newest record was made, by the hub's clock; in UTC."""
+    __slots__ = ("_enqueued_at", "_native", "_records")
 
     def __init__(self, native: _native.FeedbackBatch) -> None:
         self._native = native
         records, enqueued_at_ms = native.told()
-        self.records = [FeedbackRecord._of_native(record) for record in records]
-        self.enqueued_at = of_unix_ms(enqueued_at_ms)
+        self._records = [FeedbackRecord._of_native(record) for record in records]
+        self._enqueued_at = of_unix_ms(enqueued_at_ms)
+
+    @property
+    def records(self) -> List[FeedbackRecord]:
+        """The records, oldest first."""
+        return self._records
+
+    @property
+    def enqueued_at(self) -> Optional[datetime]:
+        """When the newest record was made, by the hub's clock; in UTC."""
+        return self._enqueued_at
 
     def __repr__(self) -> str:
         return f"FeedbackBatch(records={self.records!r})"
