@@ -63,12 +63,16 @@ struct Hub {
 
 impl Hub {
     fn start(data: &Path, more: &[&str]) -> Self {
+        Self::start_with(data, more, Stdio::inherit())
+    }
+
+    fn start_with(data: &Path, more: &[&str], input: Stdio) -> Self {
         let free = ["--mqtt", "--mqtts", "--amqp", "--amqps", "--https"].map(|name| [name, "127.0.0.1:0"]);
         let free = free.as_flattened();
         let http = if more.contains(&"--http") { &[][..] } else { &["--http", "127.0.0.1:0"] };
         let mut command = whimbrel(data);
         command.arg("hub").args(free).args(http).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = command.stdin(input).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         out.read_line(&mut first).unwrap();
@@ -152,6 +156,22 @@ fn from_an_empty_folder_to_events_on_the_screen() {
     for line in ["whimbrel device add", "whimbrel send", "whimbrel monitor"] {
         assert!(next.contains(line), "{next}");
     }
+}
+
+#[test]
+fn a_hub_ends_with_the_program_that_started_it_where_that_is_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let data = &folder.path().join("data");
+    let mut hub = Hub::start_with(data, &["--while-stdin"], Stdio::piped());
+    let mut input = hub.child.stdin.take().unwrap();
+    input.write_all(b"what is written means nothing\n").unwrap();
+    good(data, &["device", "add", "d"]);
+    assert_eq!(hub.child.try_wait().unwrap(), None);
+    drop(input);
+    assert!(hub.child.wait().unwrap().success());
+
+    let _hub = Hub::start_with(data, &[], Stdio::null());
+    good(data, &["device", "show", "d"]);
 }
 
 #[test]

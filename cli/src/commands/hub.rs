@@ -17,12 +17,14 @@ before variables, variables before the file.
 Examples:
   whimbrel hub                                   this machine only, data in ./whimbrel-data
   whimbrel hub --mqtts 0.0.0.0:8883 --host-name hub.example
-  whimbrel hub --print-config > hub.toml && whimbrel hub --config hub.toml";
+  whimbrel hub --print-config > hub.toml && whimbrel hub --config hub.toml
+  whimbrel hub --while-stdin                     ends with the program at the other end of the pipe";
 
 /// The settings of a hub as flags, made from the one table of settings.
 pub(crate) struct Arguments {
     config: Option<PathBuf>,
     print_config: bool,
+    while_stdin: bool,
     flags: Vec<(String, String)>,
 }
 
@@ -42,7 +44,10 @@ impl Args for Arguments {
                     .long("print-config")
                     .action(ArgAction::SetTrue)
                     .help("Print a configuration file with every setting explained, and end"),
-            );
+            )
+            .arg(Arg::new("while-stdin").long("while-stdin").action(ArgAction::SetTrue).help(
+                "Stop when standard input ends, as it does when the program that started the hub is gone",
+            ));
         Config::SETTINGS.iter().fold(command, |command, setting| {
             let name = setting.name();
             let default =
@@ -68,6 +73,7 @@ impl FromArgMatches for Arguments {
         Ok(Self {
             config: matches.get_one("config").cloned(),
             print_config: matches.get_flag("print-config"),
+            while_stdin: matches.get_flag("while-stdin"),
             flags: flags.map(|(value, name)| (name, value)).collect(),
         })
     }
@@ -85,15 +91,37 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let config = Config::load_here(arguments.config.as_deref(), with_data(arguments.flags))?;
     let signals = Signals::new()?;
+    let input_ended = input_end(arguments.while_stdin);
     let hub = Hub::builder().config(config.clone()).start().await?;
     greet(&config, &hub)?;
-    signals.first().await;
-    eprintln!("stopping; once more to stop at once");
+    tokio::select! {
+        () = signals.first() => eprintln!("stopping; once more to stop at once"),
+        () = input_ended => eprintln!("standard input has ended: stopping"),
+    }
     tokio::select! {
         stopped = hub.stop() => stopped?,
         () = signals.first() => return Err(Failure::new("stopped before connections had ended")),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when standard input does; never, unless that was asked for. Watches from now on.
+fn input_end(asked: bool) -> impl Future<Output = ()> {
+    let end = asked.then(|| {
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        // A thread that nobody waits for: reading cannot be called off. What comes in means nothing.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            drop(ended);
+        });
+        end
+    });
+    async {
+        match end {
+            Some(end) => drop(end.await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// The other subcommands find the data folder by `WHIMBREL_DATA`: so does the hub, unless it is told otherwise.
