@@ -1,0 +1,3 @@
+import hub from './index.js';
+
+export const { LocalHub, findProgram } = hub;
