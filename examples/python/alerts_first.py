@@ -27,7 +27,7 @@ async def main() -> None:
 
                 hub.start()
                 outcome = await alert.outcome()
-                print(f"the alert ended as {outcome}")
+                print(f"the alert ended as {outcome.kind.value}")
                 left = await device.flush(timedelta(seconds=30))
                 if outcome.kind != OutcomeKind.DELIVERED or left != 0:
                     raise SystemExit(f"the alert ended as {outcome}, and {left} messages are left")
