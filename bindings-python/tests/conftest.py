@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from datetime import timedelta
 from typing import Any, Dict, Iterator
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 CONNECTION_STRING = "HostName=hub.example;DeviceId=d1;SharedAccessKey=c2VjcmV0LWtleQ=="
 
@@ -23,8 +20,7 @@ def offline(tmp_path: pathlib.Path) -> Dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+def hub() -> Iterator[LocalHub]:
     """A hub that all tests share; each uses devices of its own."""
-    hub = Hub(tmp_path_factory.mktemp("hub"))
-    yield hub
-    hub.stop()
+    with LocalHub() as hub:
+        yield hub

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 from conftest import CONNECTION_STRING
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 import whimbrel
 
@@ -142,7 +142,7 @@ class Takers:
             await item.complete()
 
 
-def test_no_command_is_lost_by_cancelling(hub: Hub) -> None:
+def test_no_command_is_lost_by_cancelling(hub: LocalHub) -> None:
     """Half of those who wait are cancelled at arbitrary moments, among them right after they were told."""
     connection_string = hub.create_device("cancels")
 
@@ -218,7 +218,7 @@ def test_a_task_cancelled_in_the_step_in_which_it_was_told_passes_on() -> None:
     asyncio.run(main())
 
 
-def test_a_cancelled_settlement_is_made(hub: Hub) -> None:
+def test_a_cancelled_settlement_is_made(hub: LocalHub) -> None:
     connection_string = hub.create_device("settles")
 
     async def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from conftest import CONNECTION_STRING
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 import whimbrel
 import whimbrel.sync
@@ -49,7 +49,7 @@ def test_a_message_is_found_by_its_id_after_a_restart(offline: Options) -> None:
     asyncio.run(second(asyncio.run(first())))
 
 
-def test_everything_a_message_says_arrives(hub: Hub) -> None:
+def test_everything_a_message_says_arrives(hub: LocalHub) -> None:
     at = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=timezone.utc)
 
     async def main() -> None:
@@ -371,7 +371,7 @@ def test_a_message_expires(offline: Options) -> None:
     asyncio.run(main())
 
 
-def test_the_connection_is_told(hub: Hub) -> None:
+def test_the_connection_is_told(hub: LocalHub) -> None:
     connection_string = hub.create_device("states")
 
     async def main() -> None:

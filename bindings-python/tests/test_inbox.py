@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 import whimbrel
 
 
 @pytest.mark.parametrize("protocol", ["mqtt", "amqp"])
-def test_commands_come_with_all_they_say_and_are_settled(hub: Hub, protocol: str) -> None:
+def test_commands_come_with_all_they_say_and_are_settled(hub: LocalHub, protocol: str) -> None:
     name = f"inbox-{protocol}"
     connection_string = hub.create_device(name)
     options = hub.device_options(protocol)
@@ -53,7 +53,7 @@ def test_commands_come_with_all_they_say_and_are_settled(hub: Hub, protocol: str
     asyncio.run(main())
 
 
-def test_iterating_ends_with_the_client(hub: Hub) -> None:
+def test_iterating_ends_with_the_client(hub: LocalHub) -> None:
     connection_string = hub.create_device("inbox-ends")
 
     async def main() -> None:
@@ -79,7 +79,7 @@ def test_iterating_ends_with_the_client(hub: Hub) -> None:
     asyncio.run(main())
 
 
-def test_mqtt_3_cannot_give_back(hub: Hub) -> None:
+def test_mqtt_3_cannot_give_back(hub: LocalHub) -> None:
     connection_string = hub.create_device("inbox-3")
 
     async def main() -> None:

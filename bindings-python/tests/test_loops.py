@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List
 import pytest
 import uvloop
 from conftest import CONNECTION_STRING
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 import whimbrel
 from whimbrel import _loop, _native
@@ -48,7 +48,7 @@ LOOPS: Dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 
 
-async def whole(hub: Hub, connection_string: str, device_id: str) -> int:
+async def whole(hub: LocalHub, connection_string: str, device_id: str) -> int:
     """A bit of everything; how many messages were sent."""
     service = await whimbrel.ServiceClient.connect(hub.service_connection_string, **hub.service_options())
     device = await whimbrel.DeviceClient.open(connection_string, outbox_in_memory=True, **hub.device_options())
@@ -66,7 +66,7 @@ async def whole(hub: Hub, connection_string: str, device_id: str) -> int:
 
 
 @pytest.mark.parametrize("kind", LOOPS)
-def test_every_kind_of_loop(hub: Hub, kind: str) -> None:
+def test_every_kind_of_loop(hub: LocalHub, kind: str) -> None:
     name = f"loop-{kind}"
     connection_string = hub.create_device(name)
     assert run_in(LOOPS[kind], whole(hub, connection_string, name)) == 200
@@ -195,7 +195,7 @@ def test_there_is_no_client_without_a_loop(offline: Options) -> None:
         opening.send(None)
 
 
-def test_flushing_has_a_limit(hub: Hub) -> None:
+def test_flushing_has_a_limit(hub: LocalHub) -> None:
     connection_string = hub.create_device("flushes")
 
     async def main() -> None:

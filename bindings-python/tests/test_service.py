@@ -8,17 +8,17 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, AsyncIterator, List, Optional
 
 import pytest
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 import whimbrel
 from whimbrel import Position
 
 
-def connect(hub: Hub, **more: Any) -> Any:
+def connect(hub: LocalHub, **more: Any) -> Any:
     return whimbrel.ServiceClient.connect(hub.service_connection_string, **hub.service_options(), **more)
 
 
-def test_commands_are_tracked_to_every_end(hub: Hub) -> None:
+def test_commands_are_tracked_to_every_end(hub: LocalHub) -> None:
     connection_string = hub.create_device("tracked")
 
     async def main() -> None:
@@ -69,7 +69,7 @@ def test_commands_are_tracked_to_every_end(hub: Hub) -> None:
     asyncio.run(main())
 
 
-def test_feedback_is_read_in_batches(hub: Hub) -> None:
+def test_feedback_is_read_in_batches(hub: LocalHub) -> None:
     hub.create_device("feedback")
 
     async def main() -> None:
@@ -107,12 +107,12 @@ async def take(reader: Any, device: str, count: int) -> List[whimbrel.Event]:
     return found
 
 
-async def send(hub: Hub, connection_string: str, *bodies: bytes) -> List[whimbrel.Outcome]:
+async def send(hub: LocalHub, connection_string: str, *bodies: bytes) -> List[whimbrel.Outcome]:
     async with whimbrel.DeviceClient.open(connection_string, outbox_in_memory=True, **hub.device_options()) as device:
         return [await receipt.outcome() for receipt in await device.send_many(bodies)]
 
 
-def test_events_from_every_position(hub: Hub) -> None:
+def test_events_from_every_position(hub: LocalHub) -> None:
     connection_string = hub.create_device("positions")
 
     async def main() -> None:
@@ -167,7 +167,7 @@ def test_events_from_every_position(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "hub", "memory"])
-def test_reading_goes_on_behind_a_checkpoint(hub: Hub, kind: str, tmp_path: pathlib.Path) -> None:
+def test_reading_goes_on_behind_a_checkpoint(hub: LocalHub, kind: str, tmp_path: pathlib.Path) -> None:
     name = f"checkpoints-{kind}"
     connection_string = hub.create_device(name)
     stores = {
@@ -193,7 +193,7 @@ def test_reading_goes_on_behind_a_checkpoint(hub: Hub, kind: str, tmp_path: path
     asyncio.run(main())
 
 
-def test_identities_are_created_read_changed_and_deleted(hub: Hub) -> None:
+def test_identities_are_created_read_changed_and_deleted(hub: LocalHub) -> None:
     async def main() -> None:
         async with connect(hub) as service:
             registry = service.registry
@@ -250,7 +250,7 @@ def test_identities_are_created_read_changed_and_deleted(hub: Hub) -> None:
     asyncio.run(main())
 
 
-def test_options_of_the_client(hub: Hub) -> None:
+def test_options_of_the_client(hub: LocalHub) -> None:
     given: Any = {
         "events_connection_string": None,
         "websocket": False,

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 import pytest
 from conftest import CONNECTION_STRING
-from hub import Hub
+from whimbrel.testing import LocalHub
 
 import whimbrel
 import whimbrel.sync
@@ -47,7 +47,7 @@ def test_everything_waits_with_a_limit(offline: Options) -> None:
     assert [state.state for state in changes][-1:] in (["closed"], [])
 
 
-def test_device_and_service_together(hub: Hub, tmp_path: pathlib.Path) -> None:
+def test_device_and_service_together(hub: LocalHub, tmp_path: pathlib.Path) -> None:
     connection_string = hub.create_device("sync")
     service = whimbrel.sync.ServiceClient.connect(hub.service_connection_string, **hub.service_options())
     with service, whimbrel.sync.DeviceClient.open(
@@ -103,7 +103,7 @@ def test_other_threads_run_while_one_waits(offline: Options) -> None:
         assert ended == [None, None, None]
 
 
-def test_a_late_item_is_still_taken(hub: Hub) -> None:
+def test_a_late_item_is_still_taken(hub: LocalHub) -> None:
     connection_string = hub.create_device("sync-late")
     service = whimbrel.sync.ServiceClient.connect(hub.service_connection_string, **hub.service_options())
     with service, whimbrel.sync.DeviceClient.open(
