@@ -35,21 +35,23 @@ from .errors import (
     Unsupported,
     WhimbrelError,
 )
-from .identity import DeviceIdentity, ModuleIdentity
-from .message import CommandFields, Durability, FeedbackWanted, Lane, Message, MessageFields, Overflow, Protocol
-from .service import (
-    CommandOutcome,
+from .events import (
     Event,
     EventReader,
     EventsOptions,
-    FeedbackBatch,
-    FeedbackReader,
-    FeedbackRecord,
     FileCheckpoints,
     HubCheckpoints,
     MemoryCheckpoints,
     Position,
-    Registry,
+)
+from .identity import DeviceIdentity, ModuleIdentity
+from .message import CommandFields, Durability, FeedbackWanted, Lane, Message, MessageFields, Overflow, Protocol
+from .registry import Registry
+from .service import (
+    CommandOutcome,
+    FeedbackBatch,
+    FeedbackReader,
+    FeedbackRecord,
     ServiceClient,
     ServiceOptions,
     Tracked,

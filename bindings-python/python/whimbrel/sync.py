@@ -17,20 +17,16 @@ from . import _native
 from ._convert import Buffer, dumped, maybe_ms, ms, unix_ms
 from ._loop import Stream
 from .device import _NOTHING, BaseCommand, BaseDeviceClient, BaseReceipt, DeviceOptions, Receipts, open_device
+from .events import BaseEvent, EventsOptions, events_call
 from .identity import DeviceIdentity, ModuleIdentity
 from .message import CommandFields, Durability, Lane, Message, MessageFields, with_json
+from .registry import connection_string, document_of
 from .service import (
-    BaseEvent,
     BaseFeedbackBatch,
     BaseServiceClient,
     BaseTracked,
-
     CommandOutcome,
-    EventsOptions,
     ServiceOptions,
-    connection_string,
-    document_of,
-    events_call,
     open_service,
     send_call,
 )
