@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 from datetime import datetime, timedelta, timezone
-from typing import Any, AsyncIterator, List, Optional
+from typing import Any, List
 
 import pytest
 from whimbrel.testing import LocalHub

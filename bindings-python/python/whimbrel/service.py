@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, AsyncIterator, List, Mapping, Optional, Tuple, Type, TypedDict, Union
+from typing import TYPE_CHECKING, Any, AsyncIterator, List, Mapping, Optional, Tuple, Type, TypedDict
 
 from . import _log, _native
 from ._convert import Buffer, StrPath, dumped, of_unix_ms, options
