@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /**
  * Durable messages between devices and a back end, at least once, through bad networks and power cuts.
  *
