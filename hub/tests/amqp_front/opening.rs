@@ -1,10 +1,13 @@
 //! Connections and who they are.
 
 use fe2o3_amqp::sasl_profile::SaslProfile;
-use fe2o3_amqp_types::messaging::MessageId;
+use fe2o3_amqp_types::{messaging::MessageId, performatives::Performative};
 use whimbrel::auth::SasToken;
 
-use crate::client::{Client, Ground, condition, in_an_hour, long_ago};
+use crate::{
+    client::{Client, Ground, condition, in_an_hour, long_ago},
+    raw::Raw,
+};
 
 #[tokio::test]
 async fn every_form_of_signing_in() {
@@ -41,6 +44,18 @@ async fn every_form_of_signing_in() {
     assert!(bare.sender("/devices/d/messages/events").await.is_err());
     assert_eq!(bare.put_token("localhost/devices/d", &device_token).await.0, 200);
     assert!(bare.sender("/devices/d/messages/events").await.is_ok());
+    ground.hub.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_comes_with_the_link_for_its_answer_is_answered() {
+    let ground = Ground::start().await;
+    let token = ground.policy_token("iothubowner", "localhost", in_an_hour());
+    let mut raw = Raw::open(&ground, "iothubowner@sas.root.localhost", &token).await;
+    // A message with nothing in it, which is answered like any other.
+    raw.ask_at_once("$cbs", b"\x00\x53\x77\x40").await;
+    while !matches!(raw.hear().await, Performative::Transfer(_)) {}
+    raw.close().await;
     ground.hub.stop().await.unwrap();
 }
 

@@ -66,42 +66,18 @@ impl Raw {
     }
 
     pub(crate) async fn receive_from(&mut self, address: &str, mode: ReceiverSettleMode, credit: u32) {
-        self.say(Performative::Attach(Attach {
-            name: "raw".into(),
-            handle: Handle(0),
-            role: Role::Receiver,
-            snd_settle_mode: SenderSettleMode::Unsettled,
-            rcv_settle_mode: mode,
-            source: Some(Box::new(Source { address: Some(address.into()), ..Source::default() })),
-            target: Some(Box::new(Target::default().into())),
-            unsettled: None,
-            incomplete_unsettled: false,
-            initial_delivery_count: None,
-            max_message_size: None,
-            offered_capabilities: None,
-            desired_capabilities: None,
-            properties: None,
-        }))
-        .await;
+        let source = Source { address: Some(address.into()), ..Source::default() };
+        let Performative::Attach(mut attach) = link(0, Role::Receiver, source, Target::default()) else {
+            unreachable!()
+        };
+        attach.rcv_settle_mode = mode;
+        self.say(Performative::Attach(attach)).await;
         assert!(matches!(self.hear().await, Performative::Attach(_)));
         self.credit(0, credit, false).await;
     }
 
     pub(crate) async fn credit(&mut self, delivery_count: u32, credit: u32, drain: bool) {
-        self.say(Performative::Flow(Flow {
-            next_incoming_id: Some(0),
-            incoming_window: 1_000,
-            next_outgoing_id: 0,
-            outgoing_window: 1_000,
-            handle: Some(Handle(0)),
-            delivery_count: Some(delivery_count),
-            link_credit: Some(credit),
-            available: None,
-            drain,
-            echo: false,
-            properties: None,
-        }))
-        .await;
+        self.say(flow(0, delivery_count, credit, drain)).await;
     }
 
     pub(crate) async fn dispose(&mut self, number: u32, settled: bool, state: DeliveryState) {
@@ -145,11 +121,38 @@ impl Raw {
         serde_amqp::from_reader(&body[..]).unwrap()
     }
 
+    /// A link for requests to a node, one for its answers, and a request, all in one packet.
+    pub(crate) async fn ask_at_once(&mut self, node: &str, request: &[u8]) {
+        let address = || Some(node.to_owned());
+        let target = Target { address: address(), ..Target::default() };
+        let source = Source { address: address(), ..Source::default() };
+        let transfer = Performative::Transfer(Transfer {
+            handle: Handle(0),
+            delivery_id: Some(0),
+            delivery_tag: Some(Binary::from(vec![0])),
+            message_format: Some(0),
+            settled: Some(true),
+            more: false,
+            rcv_settle_mode: None,
+            state: None,
+            resume: false,
+            aborted: false,
+            batchable: false,
+        });
+        let parts = [
+            (link(0, Role::Sender, Source::default(), target), &[][..]),
+            (link(1, Role::Receiver, source, Target::default()), &[]),
+            (flow(1, 0, 10, false), &[]),
+            (transfer, request),
+        ];
+        let body = |(performative, rest): &(Performative, &[u8])| {
+            framed(0, &[&serde_amqp::to_vec(performative).unwrap(), *rest].concat())
+        };
+        self.write(&parts.iter().map(body).collect::<Vec<_>>().concat()).await;
+    }
+
     async fn send(&mut self, kind: u8, body: &[u8]) {
-        let mut frame = (body.len() as u32 + 8).to_be_bytes().to_vec();
-        frame.extend([2, kind, 0, 0]);
-        frame.extend(body);
-        self.write(&frame).await;
+        self.write(&framed(kind, body)).await;
     }
 
     async fn frame(&mut self) -> Vec<u8> {
@@ -176,4 +179,47 @@ impl Raw {
         self.received.advance(count);
         bytes
     }
+}
+
+fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32 + 8).to_be_bytes().to_vec();
+    frame.extend([2, kind, 0, 0]);
+    frame.extend(body);
+    frame
+}
+
+fn link(handle: u32, role: Role, source: Source, target: Target) -> Performative {
+    let initial_delivery_count = (role == Role::Sender).then_some(0);
+    Performative::Attach(Attach {
+        name: format!("raw-{handle}"),
+        handle: Handle(handle),
+        role,
+        snd_settle_mode: SenderSettleMode::Unsettled,
+        rcv_settle_mode: ReceiverSettleMode::First,
+        source: Some(Box::new(source)),
+        target: Some(Box::new(target.into())),
+        unsettled: None,
+        incomplete_unsettled: false,
+        initial_delivery_count,
+        max_message_size: None,
+        offered_capabilities: None,
+        desired_capabilities: None,
+        properties: None,
+    })
+}
+
+fn flow(handle: u32, delivery_count: u32, credit: u32, drain: bool) -> Performative {
+    Performative::Flow(Flow {
+        next_incoming_id: Some(0),
+        incoming_window: 1_000,
+        next_outgoing_id: 0,
+        outgoing_window: 1_000,
+        handle: Some(Handle(handle)),
+        delivery_count: Some(delivery_count),
+        link_credit: Some(credit),
+        available: None,
+        drain,
+        echo: false,
+        properties: None,
+    })
 }
