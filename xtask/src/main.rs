@@ -1,8 +1,9 @@
-//! Everything that is done to this project rather than by it: `cargo xtask test`, `check`, `gen`, `bench`.
+//! Everything that is done to this project rather than by it: `cargo xtask test`, `check`, `gen`, `bench`, `dist`.
 
 mod bench;
 mod check;
 mod dependencies;
+mod dist;
 mod generate;
 mod languages;
 mod needs;
@@ -36,6 +37,8 @@ enum Task {
     },
     /// Runs the benchmarks (release build).
     Bench(bench::Options),
+    /// Builds the wheels and npm packages for this platform into dist/, and fails when one is too large.
+    Dist,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Gen { check } => generate::run(check),
         Task::Bench(options) => bench::run(&options),
+        Task::Dist => dist::run(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

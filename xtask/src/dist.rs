@@ -1,0 +1,229 @@
+//! `cargo xtask dist`: the packages as they are handed out, in `dist/`, and whether they are small enough.
+
+use std::{
+    env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX, OS},
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    needs,
+    shell::{self, say},
+    workspace,
+};
+
+/// Largest package with a client, packed.
+const CLIENT_LIMIT: u64 = 4 << 20;
+/// Largest hub: the program itself, and each package with it.
+const HUB_LIMIT: u64 = 15 << 20;
+
+/// Builds all packages for this platform. Whether each is within its limit.
+pub(crate) fn run() -> io::Result<bool> {
+    let platform = Platform::here()?;
+    let dist = workspace::root().join("dist");
+    empty(&dist)?;
+    wheels(&dist)?;
+    npm_packages(&dist, &platform)?;
+
+    let mut files: Vec<(String, u64)> = Vec::new();
+    for entry in fs::read_dir(&dist)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()));
+        }
+    }
+    files.push((format!("whimbrel{EXE_SUFFIX} (the program of the hub)"), fs::metadata(program())?.len()));
+    files.sort();
+    Ok(print(&files))
+}
+
+/// The table; whether nothing in it is over its limit.
+fn print(files: &[(String, u64)]) -> bool {
+    let mut good = true;
+    println!("\n{:<64} {:>10}  {:>7}", "package", "bytes", "MiB");
+    for (name, size) in files {
+        let limit = if name.contains("hub") { HUB_LIMIT } else { CLIENT_LIMIT };
+        let over = *size > limit;
+        good &= !over;
+        let verdict = if over { format!("  over the limit of {}", mib(limit)) } else { String::new() };
+        println!("{name:<64} {size:>10}  {:>7}{verdict}", mib(*size));
+    }
+    good
+}
+
+fn mib(bytes: u64) -> String {
+    let hundredths = bytes.saturating_mul(100) >> 20;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+fn wheels(dist: &Path) -> io::Result<()> {
+    let bindings = workspace::root().join("bindings-python");
+    let python =
+        needs::python("bindings", &bindings.join("requirements-dev.txt")).map_err(io::Error::other)?;
+    for folder in [bindings.join("hub"), bindings] {
+        say(format!("building the wheel of {}", folder.display()));
+        let mut maturin = Command::new(&python);
+        maturin.args(["-m", "maturin", "build", "--locked", "--quiet", "--profile", "dist", "--out"]);
+        done(maturin.arg(dist).current_dir(&folder), "the wheel does not build")?;
+    }
+    Ok(())
+}
+
+fn npm_packages(dist: &Path, platform: &Platform) -> io::Result<()> {
+    let (node, npm) = (
+        needs::program("node", "nodejs").map_err(io::Error::other)?,
+        needs::program("npm", "npm").map_err(io::Error::other)?,
+    );
+    let client = workspace::root().join("bindings-node");
+    let hub = client.join("hub");
+    say("building the npm packages");
+    let mut library = shell::cargo();
+    library.args(["build", "--locked", "--profile", "dist", "--package", "whimbrel-node"]);
+    done(library.current_dir(workspace::root()), "the native half of the npm package does not build")?;
+    let mut tools = Command::new(&npm);
+    tools.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]).current_dir(&client);
+    done(&mut tools, "npm could not install what the package is developed with")?;
+    let mut scripts = Command::new(&node);
+    scripts.args(["scripts/build.mjs", "--shell"]).current_dir(&client);
+    done(&mut scripts, "the npm package does not build")?;
+
+    let library = built().join(format!("{DLL_PREFIX}whimbrel_node{DLL_SUFFIX}"));
+    let program = program();
+    let program_name = format!("whimbrel{EXE_SUFFIX}");
+    for (folder, native, prefix, file) in
+        [(&client, &library, "", "whimbrel.node"), (&hub, &program, "hub-", program_name.as_str())]
+    {
+        let text = fs::read_to_string(folder.join("package.json"))?;
+        let mut package: Value = serde_json::from_str(&text)?;
+        let name = format!("@whimbrel/{prefix}{}", platform.name);
+        let stage = dist.join("stage");
+
+        // The half for this platform.
+        empty(&stage)?;
+        fs::copy(native, stage.join(file))?;
+        pack(&npm, &stage, dist, platform.package(&name, file, &package))?;
+
+        // And the one for all, which asks for it.
+        empty(&stage)?;
+        for part in package.get("files").and_then(Value::as_array).into_iter().flatten() {
+            let part = part.as_str().unwrap_or_default();
+            copy(&folder.join(part), &stage.join(part))?;
+        }
+        let version = package.get("version").cloned().unwrap_or_default();
+        if let Some(package) = package.as_object_mut() {
+            package.insert("optionalDependencies".to_owned(), json!({ name: version }));
+            package.remove("devDependencies");
+            package.remove("scripts");
+        }
+        pack(&npm, &stage, dist, package)?;
+        fs::remove_dir_all(&stage)?;
+    }
+    Ok(())
+}
+
+/// Packs what is in `stage`, with this `package.json` and the licences.
+fn pack(npm: &Path, stage: &Path, dist: &Path, mut package: Value) -> io::Result<()> {
+    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        fs::copy(workspace::root().join(licence), stage.join(licence))?;
+        if let Some(files) = package.get_mut("files").and_then(Value::as_array_mut) {
+            files.push(licence.into());
+        }
+    }
+    fs::write(stage.join("package.json"), serde_json::to_string_pretty(&package)? + "\n")?;
+    let mut command = Command::new(npm);
+    command.args(["pack", "--silent", "--pack-destination"]).arg(dist).current_dir(stage);
+    done(&mut command, "npm could not pack")
+}
+
+/// A platform as npm and its packages name it.
+struct Platform {
+    name: String,
+    os: &'static str,
+    cpu: &'static str,
+    libc: Option<&'static str>,
+}
+
+impl Platform {
+    fn here() -> io::Result<Self> {
+        let cpu = match ARCH {
+            "x86_64" => "x64",
+            "aarch64" => "arm64",
+            _ => return Err(io::Error::other(format!("there are no npm packages for {OS} on {ARCH}"))),
+        };
+        let (os, rest, libc) = match OS {
+            "linux" if cfg!(target_env = "musl") => ("linux", "-musl", Some("musl")),
+            "linux" => ("linux", "-gnu", Some("glibc")),
+            "macos" => ("darwin", "", None),
+            "windows" => ("win32", "-msvc", None),
+            _ => return Err(io::Error::other(format!("there are no npm packages for {OS}"))),
+        };
+        Ok(Self { name: format!("{os}-{cpu}{rest}"), os, cpu, libc })
+    }
+
+    /// The `package.json` of the package for this platform, with one file.
+    fn package(&self, name: &str, file: &str, whole: &Value) -> Value {
+        let of = |field: &str| whole.get(field).cloned().unwrap_or_default();
+        let mut package = json!({
+            "name": name,
+            "version": of("version"),
+            "description": format!("The part of {} for {}", of("name").as_str().unwrap_or_default(), self.name),
+            "license": of("license"),
+            "engines": of("engines"),
+            "os": [self.os],
+            "cpu": [self.cpu],
+            "files": [file],
+        });
+        if let Some(package) = package.as_object_mut() {
+            if let Some(libc) = self.libc {
+                package.insert("libc".to_owned(), json!([libc]));
+            }
+            if Path::new(file).extension().is_some_and(|extension| extension == "node") {
+                package.insert("main".to_owned(), file.into());
+            }
+        }
+        package
+    }
+}
+
+/// Where cargo puts what it builds with the profile for packages.
+fn built() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    workspace::root().join(target.unwrap_or_else(|| "target".into())).join("dist")
+}
+
+/// The command, as the wheel brings it.
+fn program() -> PathBuf {
+    built().join(format!("whimbrel{EXE_SUFFIX}"))
+}
+
+fn empty(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::create_dir_all(folder)
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return fs::copy(from, to)
+            .map(drop)
+            .map_err(|error| io::Error::other(format!("{}: {error}", from.display())));
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+fn done(command: &mut Command, otherwise: &str) -> io::Result<()> {
+    match shell::pass_through(command)? {
+        true => Ok(()),
+        false => Err(io::Error::other(otherwise.to_owned())),
+    }
+}
