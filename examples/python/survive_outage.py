@@ -20,7 +20,7 @@ async def main() -> None:
                 "outbox": outbox,
                 "backoff": (timedelta(milliseconds=10), timedelta(milliseconds=100)),
                 "close_deadline": timedelta(0),
-                **hub.device_options(),
+                "server": hub.device_options()["server"],
             }
             hub.stop()
             print("the hub is away")
