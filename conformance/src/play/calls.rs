@@ -83,7 +83,9 @@ impl Player<'_> {
             return self
                 .until("that", async |player| {
                     let request = player.request(call, None)?;
+                    let keep = request.keep.clone();
                     let answer = player.ask(request).await?;
+                    player.then(call.then.as_deref(), keep.as_deref(), &answer).await?;
                     let Err(seen) = player.compare(&expected, &answer) else {
                         return player.save(&call.save, &answer).map(Ok);
                     };
@@ -93,8 +95,10 @@ impl Player<'_> {
         }
         for number in 0..call.times.unwrap_or(1) {
             let request = self.request(call, call.times.map(|_| number))?;
+            let keep = request.keep.clone();
             let answer = self.ask(request).await?;
             self.compare(&expected, &answer)?;
+            self.then(call.then.as_deref(), keep.as_deref(), &answer).await?;
             self.save(&call.save, &answer)?;
         }
         if call.call == "device.close" {
@@ -137,18 +141,22 @@ impl Player<'_> {
                         continue;
                     }
                     done += 1;
-                    if let Some(then) = &storm.then {
-                        match self.ask_simple(then, keep.as_deref()).await? {
-                            Answer::Ok(_) => {}
-                            other => return Err(format!("expected {then} to end well, seen {other}")),
-                        }
-                    }
+                    self.then(storm.then.as_deref(), keep.as_deref(), &answer).await?;
                 }
                 other => return Err(format!("expected a call that is cancelled or ends well, seen {other}")),
             }
         }
         self.saved.extend(storm.done.clone().map(|name| (name, done.into())));
         Ok(())
+    }
+
+    /// Makes a call on what a call that went well has left, which has to go well, too.
+    async fn then(&mut self, call: Option<&str>, on: Option<&str>, answer: &Answer) -> Result<(), String> {
+        let (Some(call), Answer::Ok(_)) = (call, answer) else { return Ok(()) };
+        match self.ask_simple(call, on).await? {
+            Answer::Ok(_) => Ok(()),
+            other => Err(format!("expected {call} to end well, seen {other}")),
+        }
     }
 
     fn request(&mut self, call: &step::Call, number: Option<u32>) -> Result<Request, String> {

@@ -17,8 +17,15 @@ impl Player<'_> {
                 Some(name) => match name.strip_prefix("folder") {
                     Some(rest) => format!("{}{rest}", self.stage.folder().display()).into(),
                     None => {
+                        let (name, third) =
+                            name.strip_suffix("/3").map_or((name, false), |name| (name, true));
                         let saved = self.saved.get(name).cloned();
-                        saved.ok_or_else(|| format!("nothing was saved as {name}"))?
+                        let saved = saved.ok_or_else(|| format!("nothing was saved as {name}"))?;
+                        match saved.as_u64().filter(|_| third) {
+                            None => saved,
+                            Some(number) if number % 3 == 0 => (number / 3).into(),
+                            Some(number) => return Err(format!("{number} has no third")),
+                        }
                     }
                 },
             },

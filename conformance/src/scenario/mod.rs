@@ -3,8 +3,6 @@
 mod coverage;
 #[cfg(test)]
 mod schema_tests;
-#[cfg(test)]
-mod schema_tests;
 pub mod step;
 
 use std::{collections::BTreeMap, fs, path::Path};

@@ -1,7 +1,7 @@
 //! The steps a scenario is made of. Each is a table whose one verb says what it does; `schema.json` describes the same.
 //!
 //! Texts that begin with `$` stand for what was saved before; `$folder` is the folder of the scenario, and may be followed by
-//! more. A `body` is a text, `{ base64 = "…" }` or `{ size = n }` (so many `x`). `{ utf16 = […] }` is a text that may be none.
+//! more, and `$name/3` is a third of a number. A `body` is a text, `{ base64 = "…" }` or `{ size = n }` (so many `x`). `{ utf16 = […] }` is a text that may be none.
 
 use std::collections::BTreeMap;
 
@@ -105,6 +105,8 @@ deeds! {
         /// Repeats the call so often; each has to end as expected. `{n}` in texts is the number of the call, from 0, and the
         /// results are kept by the name with the number behind.
         times: Option<u32>,
+        /// A call made on each result.
+        then: Option<String>,
         /// What the answer has.
         ok: Option<Value>,
         /// The error it ends with.
