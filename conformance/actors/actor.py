@@ -84,12 +84,9 @@ def keywords(args, *without):
                 time = timedelta(milliseconds=value)
                 value = EPOCH + time if name == "creation_time" else time
         told[name] = value
-    for pair, first, second in (
-        ("backoff", "backoff_min", "backoff_max"),
-        ("ownership", "ownership_renew", "ownership_lasts"),
-    ):
-        if first in told:
-            told[pair] = (told.pop(first), told.pop(second))
+    for pair, first, second in (("backoff", "min", "max"), ("ownership", "renew", "lasts")):
+        if f"{pair}_{first}" in told:
+            told[pair] = (told.pop(f"{pair}_{first}"), told.pop(f"{pair}_{second}"))
     return told
 
 
@@ -98,10 +95,7 @@ def body_of(args):
 
 
 def message(args):
-    return face_message(body_of(args), **keywords(args, "body", "text"))
-
-
-face_message = whimbrel.Message
+    return whimbrel.Message(body_of(args), **keywords(args, "body", "text"))
 
 
 def outcome(ended):

@@ -22,7 +22,7 @@ impl Player<'_> {
         };
         let mut options = json!({
             "server": format!("{scheme}://{}", self.stage.address(link)), "protocol": protocol,
-            "backoff_min_ms": 5, "backoff_max_ms": 100, "connect_timeout_ms": 2_000,
+            "backoff_min_ms": 5, "backoff_max_ms": 100, "connect_timeout_ms": 10_000,
         });
         match open.memory {
             true => add(&mut options, "outbox_in_memory", Value::Bool(true)),
@@ -54,7 +54,7 @@ impl Player<'_> {
         let mut options = json!({
             "server": format!("amqp://{}", self.stage.address(LinkName::Amqp)),
             "http_server": format!("http://{}", self.stage.address(LinkName::Http)),
-            "backoff_min_ms": 5, "backoff_max_ms": 200, "connect_timeout_ms": 2_000,
+            "backoff_min_ms": 5, "backoff_max_ms": 200, "connect_timeout_ms": 10_000,
         });
         for (name, value) in &connect.options {
             add(&mut options, name, self.value(value, None)?);
