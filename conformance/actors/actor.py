@@ -4,6 +4,7 @@ import asyncio
 import base64
 import dataclasses
 import enum
+import importlib
 import inspect
 import json
 import sys
@@ -13,10 +14,7 @@ from datetime import datetime, timedelta, timezone
 import whimbrel
 
 SYNC = "--sync" in sys.argv
-if SYNC:
-    import whimbrel.sync as face
-else:
-    face = whimbrel
+face = importlib.import_module("whimbrel.sync") if SYNC else whimbrel
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECOND = timedelta(milliseconds=1)
@@ -59,6 +57,8 @@ def plain(value):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime):
         return (value - EPOCH) // MILLISECOND
+    if isinstance(value, timedelta):
+        return value // MILLISECOND
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT:
@@ -197,9 +197,8 @@ async def perform(call, on, keep, args):
     if kind == "registry":
         return await registry(one.registry, name, args)
     if call == "panic":
-        from whimbrel._loop import run
-
-        return await run(whimbrel._native.panics(True))
+        panics = whimbrel._native.panics(True)
+        return panics.wait(None) if SYNC else await whimbrel._loop.run(panics)
     if name in ("complete", "abandon", "reject", "checkpoint", "close"):
         await done(getattr(one, name)())
         return {}

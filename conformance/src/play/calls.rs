@@ -108,7 +108,7 @@ impl Player<'_> {
     }
 
     pub(super) async fn storm(&mut self, storm: &step::Storm) -> Result<(), String> {
-        let (mut calls, mut done) = (Vec::new(), 0_u64);
+        let (mut calls, mut done, mut cancelled) = (Vec::new(), 0_u64, 0_u64);
         for number in 0..storm.count {
             let keep = storm.r#as.as_ref().map(|name| format!("{name}{number}"));
             let request = Request {
@@ -135,7 +135,7 @@ impl Player<'_> {
         };
         for (mut pending, keep) in calls {
             match pending.answer(self.limit).await? {
-                Answer::Cancelled => {}
+                Answer::Cancelled => cancelled += 1,
                 answer @ Answer::Ok(_) => {
                     if self.compare(&counts, &answer).is_err() {
                         continue;
@@ -145,6 +145,9 @@ impl Player<'_> {
                 }
                 other => return Err(format!("expected a call that is cancelled or ends well, seen {other}")),
             }
+        }
+        if cancelled == 0 {
+            return Err(format!("expected some of {} calls to be cancelled, seen none", storm.count));
         }
         self.saved.extend(storm.done.clone().map(|name| (name, done.into())));
         Ok(())
