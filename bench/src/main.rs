@@ -7,6 +7,7 @@
 mod append;
 mod commands;
 mod ingest;
+mod null_server;
 mod outbox;
 mod outcomes;
 mod publish;
@@ -34,6 +35,8 @@ enum Benchmark {
     Commands(commands::Options),
     /// Devices publish to a hub on loopback, which stores before it acknowledges.
     Ingest(ingest::Options),
+    /// No benchmark: an MQTT server that acknowledges at once, for the clients of other languages.
+    NullServer(null_server::Options),
     /// Messages into an outbox and out of it, beside the bare journal.
     Outbox(outbox::Options),
     /// How long the service client waits until a command is stored, and until it hears how it ended.
@@ -59,6 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Benchmark::Append(append) => append::run(&append, options.quick),
         Benchmark::Commands(commands) => commands::run(&commands, options.quick),
         Benchmark::Ingest(ingest) => ingest::run(&ingest, options.quick),
+        Benchmark::NullServer(server) => null_server::run(&server),
         Benchmark::Outbox(outbox) => outbox::run(&outbox, options.quick),
         Benchmark::Outcomes(outcomes) => outcomes::run(&outcomes, options.quick),
         Benchmark::Publish(publish) => publish::run(&publish, options.quick),

@@ -1,8 +1,6 @@
 //! Client publish, QoS 1, until every PUBACK: our client with its outbox on disk and in memory, and rumqttc, which keeps
 //! memory only, taking turns against a server that acknowledges at once.
 
-mod null_server;
-
 use std::{
     error::Error,
     io,
@@ -14,6 +12,8 @@ use std::{
 use clap::Args;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use whimbrel::{DeviceClient, DeviceOptions, Message, device::Protocol};
+
+use crate::null_server::{self, NullServer};
 
 /// Options of `publish`.
 #[derive(Args, Clone, Debug)]
@@ -84,7 +84,7 @@ pub(crate) fn run(options: &Options, quick: bool) -> Result<(), Box<dyn Error>> 
     let mut costs = Subject::ALL.map(|_| Vec::new());
     for _ in 0..options.rounds {
         for (subject, (rates, costs)) in Subject::ALL.into_iter().zip(rates.iter_mut().zip(&mut costs)) {
-            let server = null_server::start()?;
+            let server = NullServer::start(([127, 0, 0, 1], 0).into(), None)?;
             let before = null_server::process_cpu();
             let elapsed = runtime.block_on(measure(subject, server.address, &options))?;
             let cpu = null_server::process_cpu().saturating_sub(before).saturating_sub(server.cpu());

@@ -1,0 +1,5 @@
+// mqtt.js, which keeps messages in memory.
+
+import { run } from './mqttjs_common.mjs';
+
+await run(() => ({}));
