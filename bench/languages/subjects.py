@@ -1,0 +1,71 @@
+"""Who is measured, and how much work each gets: about as much as it does in two to five seconds."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One program with its command line."""
+
+    key: str
+    name: str
+    language: str
+    program: str
+    messages: int
+    concurrency: int = 1_000
+    batch: int = 512
+    # Whether it is ours.
+    ours: bool = False
+    # What a message is safe from when the call is over.
+    keeps: str = "memory"
+    # Speaks TLS only.
+    tls: bool = False
+    # Which of the Python environments.
+    environment: str = "main"
+
+
+SUBJECTS = [
+    Subject("python-send", "whimbrel `send`", "python", "whimbrel_send.py", 200_000, ours=True, keeps="disk, synced"),
+    Subject(
+        "python-send-many", "whimbrel `send_many`", "python", "whimbrel_send_many.py", 600_000, ours=True, keeps="disk, synced"
+    ),
+    Subject(
+        "python-sync-send", "whimbrel.sync `send`, 64 threads", "python", "whimbrel_sync_send.py", 60_000, 64, ours=True,
+        keeps="disk, synced",
+    ),
+    Subject(
+        "python-sync-send-many", "whimbrel.sync `send_many`", "python", "whimbrel_sync_send_many.py", 600_000, ours=True,
+        keeps="disk, synced",
+    ),
+    Subject("gmqtt", "gmqtt", "python", "gmqtt_publish.py", 120_000),
+    Subject("awscrt-python", "awscrt, MQTT 5", "python", "awscrt_publish.py", 50_000),
+    # It gets slower with a larger window; this one is its best.
+    Subject("paho", "paho-mqtt", "python", "paho_publish.py", 25_000, 100, environment="paho"),
+    Subject("azure", "azure-iot-device, TLS", "python", "azure_send.py", 6_000, 100, tls=True),
+    Subject("node-send", "whimbrel `send`", "node", "whimbrel_send.mjs", 200_000, ours=True, keeps="disk, synced"),
+    Subject("node-send-many", "whimbrel `sendMany`", "node", "whimbrel_send_many.mjs", 600_000, ours=True, keeps="disk, synced"),
+    Subject("mqttjs", "mqtt.js", "node", "mqttjs_publish.mjs", 120_000),
+    Subject("mqttjs-level", "mqtt.js with mqtt-level-store", "node", "mqttjs_level_publish.mjs", 15_000, keeps="disk, not synced"),
+    Subject("awscrt-node", "aws-crt, MQTT 5", "node", "awscrt_publish.mjs", 50_000),
+]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a subject has to reach: so many times a peer of the same run, or a figure."""
+
+    text: str
+    subject: str
+    peer: Optional[str] = None
+    times: float = 1
+    rate: Optional[float] = None
+
+
+BUDGETS = [
+    Budget("Python `send` at least 2 times gmqtt", "python-send", "gmqtt", 2),
+    Budget("Python `send` at least 34 times azure-iot-device", "python-send", "azure", 34),
+    Budget("Python `send_many` at least 250,000/s", "python-send-many", rate=250_000),
+    Budget("Node `send` at least 1.5 times mqtt.js", "node-send", "mqttjs", 1.5),
+    Budget("Node `send` at least 22 times mqtt.js with mqtt-level-store", "node-send", "mqttjs-level", 22),
+]
