@@ -37,11 +37,13 @@ class Measurement:
 
     def begin(self):
         self._cpu = time.process_time()
+        self._own = time.thread_time()
         self._start = time.perf_counter()
 
     def end(self):
         self.seconds = time.perf_counter() - self._start
         self.cpu_seconds = time.process_time() - self._cpu
+        self.own_cpu_seconds = time.thread_time() - self._own
 
     @contextlib.asynccontextmanager
     async def running(self):
@@ -71,6 +73,8 @@ class Measurement:
             "messages": messages,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
+            # Of the thread the program itself runs on.
+            "own_cpu_seconds": self.own_cpu_seconds,
             "peak_rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             "lag_us": self.lag,
             "version": version,
