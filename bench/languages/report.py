@@ -174,11 +174,15 @@ def section(lines, language, name):
         cells += [number(min(values)), number(statistics.median(values)), number(max(values))]
         cells += [f"{cpu(found):.1f}", f"{rss(found):.0f}", lag(found) or "no loop"]
         out.append("| " + " | ".join(cells) + " |")
-    out += ["", "Ratios to each peer in the same round:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
+    out += ["", "Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
+            "takes for a message:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
     out.append("| --- |" + " ---: |" * (len(subjects) - len(ours)))
     for subject in ours:
-        ratios = [ratio(lines, subject.key, peer.key) for peer in subjects if not peer.ours]
-        out.append(f"| {subject.name} | " + " | ".join(f"{times:.2f}" if times else "" for times in ratios) + " |")
+        cells = []
+        for peer in (peer for peer in subjects if not peer.ours):
+            cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
+            cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
+        out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
     out += ["", f"![Lateness of the event loop]({language}-lag.svg)", ""]
     calls = next((line for line in lines if line["kind"] == "calls" and line["language"] == language), None)
     if calls:

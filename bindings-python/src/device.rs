@@ -24,6 +24,7 @@ use crate::{
     fields::Message,
     port::{Answer, Completion, Port, Results},
     stream::{Commands, Connections},
+    turn::Turn,
 };
 
 /// An open device client.
@@ -291,7 +292,7 @@ impl Drop for Receipts {
     fn drop(&mut self) {
         // Many take their time to drop, and whoever drops them here holds the interpreter's lock.
         if let Ok(receipts) = self.receipts.get()
-            && receipts.len() > SLICE
+            && receipts.len() > FEW
         {
             let receipts = receipts.clone();
             self.dropped_on.spawn(async move {
@@ -317,10 +318,11 @@ impl Batch {
     fn fill(&self, messages: &Bound<'_, PyIterator>) -> PyResult<bool> {
         const OPERATION: &str = "device.send_all";
         let py = messages.py();
-        let mut slice = Vec::with_capacity(SLICE);
-        let mut bytes = 0;
+        let turn = Turn::begin();
+        let mut slice = Vec::with_capacity(8 * STEP);
         let mut more = true;
-        while slice.len() < SLICE && bytes < SLICE_BYTES {
+        let mut bytes = 0;
+        loop {
             let Some(item) = messages.clone().next() else {
                 more = false;
                 break;
@@ -336,6 +338,12 @@ impl Batch {
             };
             bytes += message.body().len();
             slice.push(message);
+            if slice.len().is_multiple_of(STEP) || bytes > STEP_BYTES {
+                bytes = 0;
+                if turn.is_over() {
+                    break;
+                }
+            }
         }
         self.messages().append(&mut slice);
         Ok(more)
@@ -353,6 +361,8 @@ impl Batch {
 }
 
 const SEND: &str = "device.send";
-/// Messages, and bytes of bodies, that are taken over in one go.
-const SLICE: usize = 64;
-const SLICE_BYTES: usize = 128 << 10;
+/// Messages, and bytes of bodies, that are taken over between two looks at the clock.
+const STEP: usize = 8;
+const STEP_BYTES: usize = 32 << 10;
+/// More receipts than this are dropped elsewhere.
+const FEW: usize = 64;

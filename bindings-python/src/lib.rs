@@ -12,6 +12,7 @@ mod port;
 mod registry;
 mod service;
 mod stream;
+mod turn;
 
 use pyo3::prelude::*;
 

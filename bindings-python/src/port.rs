@@ -15,6 +15,7 @@ use whimbrel_bindings_support as support;
 use crate::{
     device::Receipt,
     error::{exception, raised},
+    turn::Turn,
 };
 
 /// Makes the object that is the result of a call.
@@ -75,21 +76,26 @@ impl Port {
     /// Hands some results to their futures; whether more are waiting.
     fn drain(&self, py: Python<'_>) -> PyResult<bool> {
         let results = raised(py, self.results())?;
-        let mut taken = Vec::with_capacity(AT_ONCE);
-        let mut more = results.take(AT_ONCE, &mut taken);
-        #[cfg(unix)]
-        if let Some(signal) = self.signal.as_ref().filter(|_| !more) {
-            // In this order: what came after the first look is found by the second one, or has a byte of its own.
-            signal.clear();
-            more = results.take(AT_ONCE - taken.len(), &mut taken);
-            if more {
-                signal.set();
+        let turn = Turn::begin();
+        let mut taken = Vec::with_capacity(STEP);
+        loop {
+            let mut more = results.take(STEP, &mut taken);
+            #[cfg(unix)]
+            if let Some(signal) = self.signal.as_ref().filter(|_| !more) {
+                // In this order: what came after the first look is found by the second one, or has a byte of its own.
+                signal.clear();
+                more = results.take(STEP - taken.len(), &mut taken);
+                if more {
+                    signal.set();
+                }
+            }
+            for Completion { future, answer } in taken.drain(..) {
+                tell(py, future.bind(py), answer)?;
+            }
+            if !more || turn.is_over() {
+                return Ok(more);
             }
         }
-        for Completion { future, answer } in taken {
-            tell(py, future.bind(py), answer)?;
-        }
-        Ok(more)
     }
 
     /// A loop that is gone with results waiting is in a circle: it has this port, which has futures, which have the loop.
@@ -207,5 +213,5 @@ fn tell(py: Python<'_>, future: &Bound<'_, PyAny>, answer: Answer) -> PyResult<(
     }
 }
 
-/// Futures told in one go, at most: the interpreter's lock is held all the while.
-const AT_ONCE: usize = 32;
+/// Futures told between two looks at the clock.
+const STEP: usize = 8;
