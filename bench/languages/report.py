@@ -223,6 +223,8 @@ def lag_notes():
 
 
 WORDS = {
+    "message_id": "`receipt.message_id`",
+    "receipt_state": "`receipt.state()`",
     "account": "`account()`",
     "refused_send": "a `send` that is refused",
     "send_in_memory": "a `send` into an outbox in memory until it would wait",

@@ -22,9 +22,10 @@ async function costs() {
     overflow: 'drop-oldest',
     closeDeadlineMs: 0,
   });
-  await device.send(given.body);
+  const receipt = await device.send(given.body);
   const nothing = () => {};
   const calls = {
+    receipt_state: () => receipt.state(),
     account: () => device.account(),
     refused_send: () => device.send('no bytes').catch(nothing),
     send_in_memory: () => device.send(given.body).catch(nothing),

@@ -27,7 +27,7 @@ async def costs(given):
     """Nanoseconds of a call, the median of nine series."""
     nowhere = {"server": "mqtt://127.0.0.1:9", "outbox_in_memory": True, "close_deadline": LONG * 0, "overflow": "drop-oldest"}
     async with whimbrel.DeviceClient.open(CONNECTION_STRING, **nowhere) as device:
-        await device.send(given.body)
+        receipt = await device.send(given.body)
 
         def refused():
             try:
@@ -52,6 +52,8 @@ async def costs(given):
 
         found = {}
         for name, call, count in (
+            ("message_id", lambda: receipt.message_id, 20_000),
+            ("receipt_state", receipt.state, 5_000),
             ("account", device.account, 2_000),
             ("refused_send", refused, 2_000),
             ("send_in_memory", begun, 500),
