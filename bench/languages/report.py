@@ -124,6 +124,7 @@ def write(lines, folder):
 
 def page(lines):
     environment, machine = lines[0], lines[0]["machine"]
+    loads = [line["load"][0] for line in lines if line["kind"] == "run"]
     out = [
         "# The languages beside their peers",
         "",
@@ -136,7 +137,8 @@ def page(lines):
         "",
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB, {machine['system']}. "
         f"{environment['rounds']} rounds, begun {environment['began'][:16].replace('T', ' ')} UTC at commit {environment['commit']}, "
-        f"load {machine['load_at_start'][0]:.1f} at the start. Absolute figures belong to this machine and hour, ratios say more.",
+        f"load {min(loads):.1f} to {max(loads):.1f} meanwhile, of which the subjects themselves make up to about 2. Absolute figures belong "
+        "to this machine and hour, ratios say more.",
         "",
     ]
     if environment["quick"]:
@@ -217,6 +219,7 @@ def lag_notes():
         "- Native calls: in Python the processor time of the calling thread, which is an upper bound for how long the interpreter's lock "
         "is held, for calls let go of it while they work; it includes interrupts of the machine and the cost of looking. Node tells no "
         "processor time of a thread, so the clock on the wall is used, which includes what other processes take.",
+        "- Sizes are those of the builds that were measured, with their symbols; a platform package is the native half compressed.",
         "- CPU is that of the client's process with all its threads.",
         "- Peers keep as many messages under way as is best for them; their programs are in `bench/languages/`.",
     ]
