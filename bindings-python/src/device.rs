@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -110,10 +110,10 @@ impl Device {
         const OPERATION: &str = "device.send_all";
         let send = || {
             let Open { client, runtime, .. } = self.0.get()?;
-            let messages = mem::take(&mut *batch.messages());
+            let slices = mem::take(&mut *batch.slices());
             let (client, dropped_on) = (client.clone(), runtime.clone());
             Ok(Call::new(OPERATION, runtime.clone(), async move {
-                let receipts = client.send_all(messages).await?;
+                let receipts = client.send_all(slices.into_iter().flatten()).await?;
                 Ok(Receipts { receipts: support::Bound::new(receipts.into()), dropped_on })
             }))
         };
@@ -305,7 +305,7 @@ impl Drop for Receipts {
 
 /// Messages on their way to being sent together. Filled in slices, between which others have their turn.
 #[pyclass(frozen)]
-pub(crate) struct Batch(Mutex<Vec<whimbrel::Message>>);
+pub(crate) struct Batch(Mutex<Vec<Vec<whimbrel::Message>>>);
 
 #[pymethods]
 impl Batch {
@@ -331,7 +331,7 @@ impl Batch {
             let message = match item.cast::<Message>() {
                 Ok(message) => message.get().0.clone(),
                 Err(_) => {
-                    let index = self.messages().len() + slice.len();
+                    let index = self.__len__() + slice.len();
                     let made = guard(OPERATION, || convert::message(OPERATION, &item, None));
                     made.map_err(|error| exception(py, &error.with("index", index)))?
                 }
@@ -345,17 +345,18 @@ impl Batch {
                 }
             }
         }
-        self.messages().append(&mut slice);
+        // A slice stays as it is: one long list would be moved, all of it, whenever it grows.
+        self.slices().push(slice);
         Ok(more)
     }
 
     fn __len__(&self) -> usize {
-        self.messages().len()
+        self.slices().iter().map(Vec::len).sum()
     }
 }
 
 impl Batch {
-    fn messages(&self) -> std::sync::MutexGuard<'_, Vec<whimbrel::Message>> {
+    fn slices(&self) -> MutexGuard<'_, Vec<Vec<whimbrel::Message>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
