@@ -34,7 +34,7 @@ pub(crate) struct Device(support::Bound<Open>);
 struct Open {
     client: whimbrel::DeviceClient,
     runtime: Handle,
-    sends: Sends<(Results, Py<PyAny>)>,
+    sends: Sends<Token>,
 }
 
 #[pymethods]
@@ -196,8 +196,11 @@ impl Device {
     }
 }
 
+/// Who waits for a message: a future, and the way to its loop.
+type Token = (Results, Py<PyAny>);
+
 /// Puts down what became of messages, for the loops that wait for them.
-fn tell(batch: Vec<((Results, Py<PyAny>), Result<whimbrel::Receipt>)>) {
+fn tell(batch: Vec<(Token, Result<whimbrel::Receipt>)>) {
     let mut of = None;
     let mut completions = Vec::with_capacity(batch.len());
     for ((results, future), stored) in batch {
