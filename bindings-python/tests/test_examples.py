@@ -24,3 +24,11 @@ def test_it_runs(name: str, tmp_path: pathlib.Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout and not done.stderr, done.stderr
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
+
+
+@pytest.mark.parametrize("checker", [("mypy", "--strict", "--config-file="), ("pyright", "--pythonpath", sys.executable)])
+def test_their_types_are_right(checker: tuple[str, ...], tmp_path: pathlib.Path) -> None:
+    files = [str(EXAMPLES / f"{name}.py") for name in NAMES]
+    command = [sys.executable, "-m", *checker, *files]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
