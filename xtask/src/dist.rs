@@ -84,7 +84,9 @@ fn npm_packages(dist: &Path, platform: &Platform) -> io::Result<()> {
     library.args(["build", "--locked", "--profile", "dist", "--package", "whimbrel-node"]);
     done(library.current_dir(workspace::root()), "the native half of the npm package does not build")?;
     let mut tools = Command::new(&npm);
-    tools.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]).current_dir(&client);
+    tools
+        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"])
+        .current_dir(&client);
     done(&mut tools, "npm could not install what the package is developed with")?;
     let mut scripts = Command::new(&node);
     scripts.args(["scripts/build.mjs", "--shell"]).current_dir(&client);
