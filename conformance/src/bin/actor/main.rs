@@ -113,7 +113,7 @@ async fn perform(objects: &Objects, request: Request) -> Answer {
         put(&keep, object);
         Ok(answer)
     };
-    let nothing = |()| Ok(json!({}));
+    let nothing = || Ok(json!({}));
     match (call.as_str(), &*object) {
         ("hello", _) => Ok(json!({"language": "Rust"})),
         ("device.open", _) => {
@@ -158,7 +158,9 @@ async fn perform(objects: &Objects, request: Request) -> Answer {
         ("device.flush", Object::Device(device)) => {
             Ok(json!({"left": device.flush(args.duration("deadline_ms")?).await?}))
         }
-        ("device.close", Object::Device(device)) => nothing(device.close().await?),
+        ("device.close", Object::Device(device)) => {
+            device.close().await.map_err(Failure::from).and_then(|()| nothing())
+        }
         ("receipt.state", Object::Receipt(receipt)) => Ok(document::receipt_state(&receipt.state())),
         ("receipt.outcome", Object::Receipt(receipt)) => Ok(document::outcome(&receipt.outcome().await?)),
         ("inbox.next", Object::Inbox(inbox)) => match inbox.next().await? {
@@ -170,9 +172,15 @@ async fn perform(objects: &Objects, request: Request) -> Answer {
                 kept(Object::Command(command), answer)
             }
         },
-        ("command.complete", Object::Command(command)) => nothing(command.complete().await?),
-        ("command.abandon", Object::Command(command)) => nothing(command.abandon().await?),
-        ("command.reject", Object::Command(command)) => nothing(command.reject().await?),
+        ("command.complete", Object::Command(command)) => {
+            command.complete().await.map_err(Failure::from).and_then(|()| nothing())
+        }
+        ("command.abandon", Object::Command(command)) => {
+            command.abandon().await.map_err(Failure::from).and_then(|()| nothing())
+        }
+        ("command.reject", Object::Command(command)) => {
+            command.reject().await.map_err(Failure::from).and_then(|()| nothing())
+        }
 
         ("service.connect", _) => {
             kept(Object::Service(ServiceClient::connect(service_options(&args)?).await?), json!({}))
@@ -208,11 +216,13 @@ async fn perform(objects: &Objects, request: Request) -> Answer {
         }
         ("batch.complete" | "batch.abandon", Object::Batch(batch)) => {
             let batch = batch.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(gone)?;
-            nothing(if call == "batch.complete" { batch.complete().await } else { batch.abandon().await }?)
+            if call == "batch.complete" { batch.complete().await } else { batch.abandon().await }?;
+            nothing()
         }
         ("feedback.close", Object::Feedback(reader)) => {
             let reader = reader.lock().await.take().ok_or_else(gone)?;
-            nothing(reader.close().await)
+            reader.close().await;
+            nothing()
         }
         ("checkpoints.file", _) => {
             kept(Object::Store(Arc::new(FileCheckpoints::open(args.text("folder")?)?)), json!({}))
@@ -241,12 +251,18 @@ async fn perform(objects: &Objects, request: Request) -> Answer {
                 }
             }
         }
-        ("event.checkpoint", Object::Event(event)) => nothing(event.checkpoint().await?),
+        ("event.checkpoint", Object::Event(event)) => {
+            event.checkpoint().await.map_err(Failure::from).and_then(|()| nothing())
+        }
         ("events.close", Object::Events(reader)) => {
             let reader = reader.lock().await.take().ok_or_else(gone)?;
-            nothing(reader.close().await)
+            reader.close().await;
+            nothing()
         }
-        ("service.close", Object::Service(service)) => nothing(service.close().await),
+        ("service.close", Object::Service(service)) => {
+            service.close().await;
+            nothing()
+        }
         (call, Object::Service(service)) => registry(service, call, &args).await,
         _ => Err(Failure::Actor(format!("there is no call {call} on {on:?}"))),
     }
