@@ -1,7 +1,7 @@
 // What the READMEs open with runs as it stands.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { PACKAGE, run } from './consumer.mjs';
 
@@ -13,3 +13,8 @@ for (const readme of ['README.md', 'hub/README.md']) {
     assert.equal(stderr, '');
   });
 }
+
+test('the README of the project shows the same example', () => {
+  const [block] = /^```js\n.*?^```$/ms.exec(readFileSync(join(PACKAGE, 'README.md'), 'utf8'));
+  assert.ok(readFileSync(join(dirname(PACKAGE), 'README.md'), 'utf8').includes(`${block}\n`));
+});

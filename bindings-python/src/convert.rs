@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use pyo3::{
-    intern,
+    IntoPyObjectExt, intern,
     prelude::*,
-    types::{PyBytes, PyDict, PyMemoryView, PyString, PyTuple},
+    types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
 };
+use serde_json::Value;
 use whimbrel::{Error, Message, Result};
 use whimbrel_bindings_support::Draft;
 
@@ -147,8 +148,31 @@ fn properties(operation: &'static str, value: &Bound<'_, PyAny>) -> Result<Vec<(
 }
 
 /// A JSON document as the objects of Python.
-pub(crate) fn json<'py>(py: Python<'py>, document: &serde_json::Value) -> PyResult<Bound<'py, PyAny>> {
-    py.import(intern!(py, "json"))?.call_method1(intern!(py, "loads"), (document.to_string(),))
+pub(crate) fn json<'py>(py: Python<'py>, document: &Value) -> PyResult<Bound<'py, PyAny>> {
+    match document {
+        Value::Null => Ok(py.None().into_bound(py)),
+        Value::Bool(value) => value.into_bound_py_any(py),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.into_bound_py_any(py),
+            (None, Some(number)) => number.into_bound_py_any(py),
+            (None, None) => number.as_f64().into_bound_py_any(py),
+        },
+        Value::String(text) => text.into_bound_py_any(py),
+        Value::Array(items) => {
+            let list = PyList::empty(py);
+            for item in items {
+                list.append(json(py, item)?)?;
+            }
+            Ok(list.into_any())
+        }
+        Value::Object(fields) => {
+            let dict = PyDict::new(py);
+            for (name, value) in fields {
+                dict.set_item(name, json(py, value)?)?;
+            }
+            Ok(dict.into_any())
+        }
+    }
 }
 
 /// Bytes beyond which a body is copied without the interpreter's lock.

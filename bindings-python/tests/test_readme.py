@@ -40,3 +40,8 @@ def test_the_first_example_runs(name: str, tmp_path: pathlib.Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout, "an example shows something"
+
+
+def test_the_readme_of_the_project_shows_the_same_example() -> None:
+    language, text = first_block(READMES["whimbrel"])
+    assert f"```{language}\n{text}```\n" in (PACKAGE.parent / "README.md").read_text()
