@@ -182,8 +182,11 @@ def _filled(*bodies: bytes) -> _native.Batch:
 def test_a_batch_is_filled_in_slices() -> None:
     batch = _native.Batch()
     many = iter([b"x"] * 100)
-    assert batch.fill(many) and len(batch) == 64
-    assert not batch.fill(many) and len(batch) == 100
+    # How much fits into a slice is a matter of time.
+    assert batch.fill(many) and 0 < len(batch) < 100
+    while batch.fill(many):
+        pass
+    assert len(batch) == 100
     large = _native.Batch()
     bodies = iter([bytes(100 << 10)] * 4)
     assert large.fill(bodies) and len(large) == 2
