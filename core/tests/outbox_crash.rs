@@ -287,6 +287,11 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_promised() {
                 1 => [Survivors::All; 2],
                 _ => [Survivors::Some(seed * 1_000 + cut), Survivors::Some(seed * 1_000 + cut + 500)],
             };
+            // Shown when the cut fails: the threads below have a timing of their own, so a seed alone may not lead there again.
+            println!(
+                "seed {seed}, cut {cut}, behind moment {at} of {}, {survivors:?}",
+                history.moments.len()
+            );
             history.cut(at, survivors).await;
         }
     }
