@@ -33,6 +33,7 @@ def main():
         "rounds": given.rounds,
         "quick": given.quick,
     }
+    given.results.parent.mkdir(parents=True, exist_ok=True)
     results = given.results.open("w")
 
     def keep(line):
