@@ -1,20 +1,21 @@
-// Builds the native half with cargo and the shell with tsc. `--release` for what is published, `--check` to fail when a generated
-// file is not as it is in the repository, `--shell` for the shell alone.
+// Builds the native half with cargo and the shell with tsc. `--profile NAME` for a profile of the workspace: `dist` is what is
+// published. `--check` to fail when a generated file is not as it is in the repository.
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const here = dirname(dirname(fileURLToPath(import.meta.url)));
-const wanted = new Set(process.argv.slice(2));
+const { values: wanted } = parseArgs({ options: { profile: { type: 'string', default: 'dev' }, check: { type: 'boolean' } } });
 const generated = () => {
   const types = readdirSync(join(here, 'types')).map((name) => join('types', name));
   return new Map(['native.d.ts', ...types].map((name) => [name, readFileSync(join(here, name), 'utf8')]));
 };
-const before = wanted.has('--check') ? generated() : undefined;
-if (!wanted.has('--shell')) buildNative(wanted.has('--release'));
+const before = wanted.check ? generated() : undefined;
+buildNative(wanted.profile);
 buildShell();
 if (before) {
   const after = generated();
@@ -26,14 +27,13 @@ if (before) {
   }
 }
 
-function buildNative(release) {
+function buildNative(profile) {
   // The macros append what they export to a file of the crate's name in this folder, whenever the crate is compiled.
   const folder = mkdtempSync(join(tmpdir(), 'whimbrel-node-'));
   try {
     const now = new Date();
     utimesSync(join(here, 'src', 'lib.rs'), now, now);
-    const options = ['build', '--package', 'whimbrel-node', '--message-format=json-render-diagnostics'];
-    if (release) options.push('--release');
+    const options = ['build', '--locked', '--package', 'whimbrel-node', '--profile', profile, '--message-format=json-render-diagnostics'];
     const output = execFileSync('cargo', options, {
       cwd: here,
       env: { ...process.env, NAPI_TYPE_DEF_TMP_FOLDER: folder },

@@ -106,16 +106,16 @@ export class Registry {
     await this.#ask('delete', { device: idOf('device', deviceId), etag: options?.etag }, options);
   }
 
-  /** Up to `limit` devices, in no particular order; at most 1000, which is what is asked for without it. */
+  /** Up to `limit` devices (1 to 1000; without it as many as the hub gives), in no particular order. For more, `query`. */
   async list(options?: Cancel & { limit?: number | undefined }): Promise<DeviceIdentity[]> {
-    return this.#ask('list', { limit: options?.limit ?? MOST }, options);
+    return this.#ask('list', { limit: options?.limit }, options);
   }
 
   /** What a query finds, such as `SELECT * FROM devices`, a page at a time behind the scenes. */
   async *query(query: string, options?: Cancel & { pageSize?: number | undefined }): AsyncIterableIterator<object> {
     let continuation: string | null = null;
     do {
-      const request = { query: textOf('registry.query', 'query', query), pageSize: options?.pageSize ?? MOST, continuation };
+      const request = { query: textOf('registry.query', 'query', query), pageSize: options?.pageSize, continuation };
       const page: Page = await this.#ask('query', request, options);
       yield* page.items;
       continuation = page.continuation;
@@ -180,6 +180,3 @@ interface Page {
 function idOf(of: string, id: unknown): string {
   return textOf('service.registry', `${of} id`, id);
 }
-
-/** Identities the hub gives at a time, at most. */
-const MOST = 1000;

@@ -90,7 +90,10 @@ impl Port {
                 }
             }
             for Completion { future, answer } in taken.drain(..) {
-                tell(py, future.bind(py), answer)?;
+                // A future that cannot be told is no reason not to tell the others.
+                if let Err(error) = tell(py, future.bind(py), answer) {
+                    error.write_unraisable(py, Some(future.bind(py)));
+                }
             }
             if !more || turn.is_over() {
                 return Ok(more);

@@ -81,7 +81,7 @@ impl Registry {
     }
 
     /// Some devices.
-    fn list(&self, py: Python<'_>, limit: usize) -> PyResult<Call> {
+    fn list(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Call> {
         self.call(py, "registry.list", |registry| {
             Ok(async move {
                 let devices = registry.list(limit).await?;
@@ -95,7 +95,7 @@ impl Registry {
         &self,
         py: Python<'_>,
         query: &Bound<'_, PyAny>,
-        page_size: usize,
+        page_size: Option<usize>,
         continuation: Option<String>,
     ) -> PyResult<Call> {
         const OPERATION: &str = "registry.query";

@@ -112,6 +112,29 @@ def test_loops_come_and_go(offline: Options) -> None:
     assert device.account().accepted == 41
 
 
+def test_a_future_that_cannot_be_told_holds_up_no_other(offline: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def set_result(self, value: object) -> None:
+            raise RuntimeError("the loop of this one is closed")
+
+        def done(self) -> bool:
+            return False
+
+    complaints: List[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", complaints.append)
+
+    async def main() -> None:
+        async with whimbrel.DeviceClient.open(CONNECTION_STRING, **offline) as device:
+            port = _loop.port_of(asyncio.get_running_loop())
+            send: Any = device._native.send
+            send(port, Broken(), b"1", None)
+            await device.send(b"2")
+            assert device.account().queued == 2
+
+    asyncio.run(main())
+    assert [str(complaint.exc_value) for complaint in complaints] == ["the loop of this one is closed"]
+
+
 def test_loops_in_several_threads_share_a_client(offline: Options) -> None:
     device = asyncio.run(_open(offline))
     failures: List[BaseException] = []

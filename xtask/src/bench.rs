@@ -7,9 +7,13 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
 
 use crate::{
+    dist,
+    languages::{
+        node::{self, Node},
+        python::{self, build_wheel, install_wheel},
+    },
     needs,
     shell::{self, say},
     workspace,
@@ -47,7 +51,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     shell::pass_through(&mut cargo)
 }
 
-/// `bench/languages/run.py`, with everything it needs built for release and installed outside the tree.
+/// `bench/languages/run.py`, with everything it needs built as it is handed out and installed outside the tree.
 fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     let things = match Things::get() {
         Ok(things) => things,
@@ -82,11 +86,12 @@ impl Things {
         let python = needs::python("bench", &here.join("python/requirements.txt"))?;
         let python_paho = needs::python("bench-paho", &here.join("python/requirements-paho.txt"))?;
         let (node, modules) = needs::node("bench", &here.join("node"))?;
-        say("building what is measured for release (the first time takes minutes)");
+        say("building what is measured (the first time takes many minutes)");
         let mut build = shell::cargo();
         build.args(["build", "--locked", "--release", "--package", "whimbrel-bench"]);
-        succeed(build.current_dir(workspace::root()))?;
-        let target = target_folder()?;
+        shell::done(build.current_dir(workspace::root()), "the benchmarks do not build")
+            .map_err(|error| error.to_string())?;
+        let target = workspace::target().map_err(|error| error.to_string())?;
         Ok(Self {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
@@ -103,35 +108,15 @@ fn wheel(python: &Path, target: &Path) -> Result<PathBuf, String> {
     let folder = target.join("bench-wheel");
     // What an earlier build left would be found as well.
     let _ = fs::remove_dir_all(&folder);
-    let mut build = Command::new(python);
-    build.args(["-m", "maturin", "build", "--release", "--locked", "--quiet", "--out"]).arg(&folder);
-    succeed(build.current_dir(workspace::root().join("bindings-python")))?;
-    let files = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let wheel =
-        files.flatten().map(|file| file.path()).find(|file| file.extension().is_some_and(|end| end == "whl"));
-    let wheel = wheel.ok_or("maturin made no wheel")?;
-    let mut pip = Command::new(python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--force-reinstall",
-    ]);
-    succeed(pip.arg(&wheel))?;
-    Ok(wheel)
+    build_wheel(python, &python::folder(), dist::PROFILE, &folder)
+        .and_then(|()| install_wheel(python, &folder))
+        .map_err(|error| error.to_string())
 }
 
 /// Builds the npm package and puts it where the peers are.
 fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
-    let package = workspace::root().join("bindings-node");
-    let npm = needs::program("npm", "npm")?;
-    succeed(
-        Command::new(&npm).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&package),
-    )?;
-    succeed(Command::new(&npm).args(["run", "--silent", "build"]).current_dir(&package))?;
+    let package = node::folder();
+    Node::ready()?.build(dist::PROFILE).map_err(|error| error.to_string())?;
     let link = modules.join("node_modules").join("whimbrel");
     // It may be there from another work tree.
     let _ = fs::remove_file(&link);
@@ -141,23 +126,4 @@ fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
     std::os::windows::fs::symlink_dir(&package, &link)
         .map_err(|error| format!("{}: {error}", link.display()))?;
     Ok(modules)
-}
-
-fn target_folder() -> Result<PathBuf, String> {
-    let mut metadata = shell::cargo();
-    metadata
-        .args(["metadata", "--locked", "--no-deps", "--format-version", "1"])
-        .current_dir(workspace::root());
-    let (_, text) = shell::output(&mut metadata).map_err(|error| error.to_string())?;
-    let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
-    let folder = metadata.get("target_directory").and_then(Value::as_str);
-    folder.map(PathBuf::from).ok_or_else(|| "cargo metadata tells no target folder".to_owned())
-}
-
-fn succeed(command: &mut Command) -> Result<(), String> {
-    match shell::pass_through(command) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(format!("{} failed", command.get_program().to_string_lossy())),
-        Err(error) => Err(error.to_string()),
-    }
 }

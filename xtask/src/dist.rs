@@ -1,24 +1,31 @@
 //! `cargo xtask dist`: the packages as they are handed out, in `dist/`, and whether they are small enough.
 
 use std::{
-    env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX, OS},
+    env::consts::{ARCH, EXE_SUFFIX, OS},
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
+    languages::{
+        node::{self, Node},
+        python::build_wheel,
+    },
     needs,
     shell::{self, say},
     workspace,
 };
 
+/// The profile of the workspace that they are built with.
+pub(crate) const PROFILE: &str = "dist";
 /// Largest package with a client, packed.
 const CLIENT_LIMIT: u64 = 4 << 20;
 /// Largest hub: the program itself, and each package with it.
 const HUB_LIMIT: u64 = 15 << 20;
+/// The native half of the npm package, as `scripts/build.mjs` leaves it.
+const LIBRARY: &str = "whimbrel.node";
 
 /// Builds all packages for this platform. Whether each is within its limit.
 pub(crate) fn run() -> io::Result<bool> {
@@ -35,7 +42,7 @@ pub(crate) fn run() -> io::Result<bool> {
             files.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()));
         }
     }
-    files.push((format!("whimbrel{EXE_SUFFIX} (the program of the hub)"), fs::metadata(program())?.len()));
+    files.push((format!("whimbrel{EXE_SUFFIX} (the program of the hub)"), fs::metadata(program()?)?.len()));
     files.sort();
     Ok(print(&files))
 }
@@ -65,38 +72,22 @@ fn wheels(dist: &Path) -> io::Result<()> {
         needs::python("bindings", &bindings.join("requirements-dev.txt")).map_err(io::Error::other)?;
     for folder in [bindings.join("hub"), bindings] {
         say(format!("building the wheel of {}", folder.display()));
-        let mut maturin = Command::new(&python);
-        maturin.args(["-m", "maturin", "build", "--locked", "--quiet", "--profile", "dist", "--out"]);
-        done(maturin.arg(dist).current_dir(&folder), "the wheel does not build")?;
+        build_wheel(&python, &folder, PROFILE, dist)?;
     }
     Ok(())
 }
 
 fn npm_packages(dist: &Path, platform: &Platform) -> io::Result<()> {
-    let (node, npm) = (
-        needs::program("node", "nodejs").map_err(io::Error::other)?,
-        needs::program("npm", "npm").map_err(io::Error::other)?,
-    );
-    let client = workspace::root().join("bindings-node");
+    let client = node::folder();
     let hub = client.join("hub");
-    say("building the npm packages");
-    let mut library = shell::cargo();
-    library.args(["build", "--locked", "--profile", "dist", "--package", "whimbrel-node"]);
-    done(library.current_dir(workspace::root()), "the native half of the npm package does not build")?;
-    let mut tools = Command::new(&npm);
-    tools
-        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"])
-        .current_dir(&client);
-    done(&mut tools, "npm could not install what the package is developed with")?;
-    let mut scripts = Command::new(&node);
-    scripts.args(["scripts/build.mjs", "--shell"]).current_dir(&client);
-    done(&mut scripts, "the npm package does not build")?;
+    let node = Node::ready().map_err(io::Error::other)?;
+    node.build(PROFILE)?;
 
-    let library = built().join(format!("{DLL_PREFIX}whimbrel_node{DLL_SUFFIX}"));
-    let program = program();
+    let library = client.join(LIBRARY);
+    let program = program()?;
     let program_name = format!("whimbrel{EXE_SUFFIX}");
     for (folder, native, prefix, file) in
-        [(&client, &library, "", "whimbrel.node"), (&hub, &program, "hub-", program_name.as_str())]
+        [(&client, &library, "", LIBRARY), (&hub, &program, "hub-", program_name.as_str())]
     {
         let text = fs::read_to_string(folder.join("package.json"))?;
         let mut package: Value = serde_json::from_str(&text)?;
@@ -106,7 +97,7 @@ fn npm_packages(dist: &Path, platform: &Platform) -> io::Result<()> {
         // The half for this platform.
         empty(&stage)?;
         fs::copy(native, stage.join(file))?;
-        pack(&npm, &stage, dist, platform.package(&name, file, &package))?;
+        pack(&node, &stage, dist, platform.package(&name, file, &package))?;
 
         // And the one for all, which asks for it.
         empty(&stage)?;
@@ -120,14 +111,14 @@ fn npm_packages(dist: &Path, platform: &Platform) -> io::Result<()> {
             package.remove("devDependencies");
             package.remove("scripts");
         }
-        pack(&npm, &stage, dist, package)?;
+        pack(&node, &stage, dist, package)?;
         fs::remove_dir_all(&stage)?;
     }
     Ok(())
 }
 
 /// Packs what is in `stage`, with this `package.json` and the licences.
-fn pack(npm: &Path, stage: &Path, dist: &Path, mut package: Value) -> io::Result<()> {
+fn pack(node: &Node, stage: &Path, dist: &Path, mut package: Value) -> io::Result<()> {
     for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
         fs::copy(workspace::root().join(licence), stage.join(licence))?;
         if let Some(files) = package.get_mut("files").and_then(Value::as_array_mut) {
@@ -135,9 +126,8 @@ fn pack(npm: &Path, stage: &Path, dist: &Path, mut package: Value) -> io::Result
         }
     }
     fs::write(stage.join("package.json"), serde_json::to_string_pretty(&package)? + "\n")?;
-    let mut command = Command::new(npm);
-    command.args(["pack", "--silent", "--pack-destination"]).arg(dist).current_dir(stage);
-    done(&mut command, "npm could not pack")
+    let mut command = node.npm(&["pack", "--silent", "--pack-destination"]);
+    shell::done(command.arg(dist).current_dir(stage), "npm could not pack")
 }
 
 /// A platform as npm and its packages name it.
@@ -190,15 +180,9 @@ impl Platform {
     }
 }
 
-/// Where cargo puts what it builds with the profile for packages.
-fn built() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    workspace::root().join(target.unwrap_or_else(|| "target".into())).join("dist")
-}
-
 /// The command, as the wheel brings it.
-fn program() -> PathBuf {
-    built().join(format!("whimbrel{EXE_SUFFIX}"))
+fn program() -> io::Result<PathBuf> {
+    Ok(workspace::target()?.join(PROFILE).join(format!("whimbrel{EXE_SUFFIX}")))
 }
 
 fn empty(folder: &Path) -> io::Result<()> {
@@ -221,11 +205,4 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         copy(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())
-}
-
-fn done(command: &mut Command, otherwise: &str) -> io::Result<()> {
-    match shell::pass_through(command)? {
-        true => Ok(()),
-        false => Err(io::Error::other(otherwise.to_owned())),
-    }
 }

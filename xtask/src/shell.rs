@@ -52,6 +52,18 @@ pub(crate) fn pass_through(command: &mut Command) -> io::Result<bool> {
     named(command, status).map(|status| status.success())
 }
 
+/// Runs a program as part of this one; it has to succeed.
+///
+/// # Errors
+/// `otherwise`, or why it could not be started.
+pub(crate) fn done(command: &mut Command, otherwise: &str) -> io::Result<()> {
+    match pass_through(command) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(io::Error::other(otherwise.to_owned())),
+        Err(error) => Err(io::Error::other(format!("{otherwise}: {error}"))),
+    }
+}
+
 /// Runs `command`, whose output is wanted and whose error output goes to the terminal.
 pub(crate) fn output(command: &mut Command) -> io::Result<(bool, String)> {
     let output = command.stderr(Stdio::inherit()).output();

@@ -14,6 +14,17 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// The folder that cargo builds into.
+pub(crate) fn target() -> io::Result<PathBuf> {
+    let mut cargo = shell::cargo();
+    cargo.args(["metadata", "--locked", "--no-deps", "--format-version", "1"]).current_dir(root());
+    let (good, text) = shell::output(&mut cargo)?;
+    if !good {
+        return Err(io::Error::other("cargo metadata failed"));
+    }
+    Ok(PathBuf::from(text_of(&serde_json::from_str(&text)?, "target_directory")))
+}
+
 /// A package in the dependency tree.
 #[derive(Debug)]
 pub(crate) struct Package {

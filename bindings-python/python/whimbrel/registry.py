@@ -62,11 +62,11 @@ class Registry:
         """
         await run(self._native.delete(id, etag))
 
-    async def list(self, limit: int = 1000) -> List[DeviceIdentity]:
-        """Up to `limit` devices, at most 1000, in no particular order. For more, `query`."""
+    async def list(self, limit: Optional[int] = None) -> List[DeviceIdentity]:
+        """Up to `limit` devices (1 to 1000; without one as many as the hub gives), in no particular order. For more, `query`."""
         return [DeviceIdentity._of_native(text) for text in await run(self._native.list(limit))]
 
-    async def query(self, sql: str, page_size: int = 100) -> AsyncIterator[Dict[str, Any]]:
+    async def query(self, sql: str, page_size: Optional[int] = None) -> AsyncIterator[Dict[str, Any]]:
         """The documents of the devices that a query finds, such as ``SELECT * FROM devices``; `page_size` are fetched at a
         time.
 

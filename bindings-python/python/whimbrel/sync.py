@@ -406,12 +406,12 @@ class Registry:
         """Deletes a device with its commands and modules; its events stay."""
         _wait(self._native.delete(id, etag), timeout)
 
-    def list(self, limit: int = 1000, *, timeout: Optional[timedelta] = None) -> List[DeviceIdentity]:
-        """Up to `limit` devices, at most 1000, in no particular order. For more, `query`."""
+    def list(self, limit: Optional[int] = None, *, timeout: Optional[timedelta] = None) -> List[DeviceIdentity]:
+        """Up to `limit` devices (1 to 1000; without one as many as the hub gives), in no particular order. For more, `query`."""
         return [DeviceIdentity._of_native(text) for text in _wait(self._native.list(limit), timeout)]
 
     def query(
-        self, sql: str, page_size: int = 100, *, timeout: Optional[timedelta] = None
+        self, sql: str, page_size: Optional[int] = None, *, timeout: Optional[timedelta] = None
     ) -> Iterator[Dict[str, Any]]:
         """The documents of the devices that a query finds; `page_size` are fetched at a time, each within `timeout`."""
         continuation: Optional[str] = None

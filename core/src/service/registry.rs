@@ -162,23 +162,32 @@ impl Registry {
         self.web.send(Call::new(DELETE, Method::DELETE, &path).condition(Some(&condition))).await.map(drop)
     }
 
-    /// Up to `limit` devices, at most 1000, in no particular order. For more, [`Registry::query`].
+    /// Up to `limit` devices (1 to 1000; without one as many as the hub gives, which is 1000), in no particular order. For more,
+    /// [`Registry::query`].
     ///
     /// # Errors
     /// As [`Registry::create`].
-    pub async fn list(&self, limit: usize) -> Result<Vec<DeviceIdentity>> {
-        let path = format!("/devices?top={limit}&{VERSION}");
+    pub async fn list(&self, limit: Option<usize>) -> Result<Vec<DeviceIdentity>> {
+        let top = limit.map_or_else(String::new, |limit| format!("top={limit}&"));
+        let path = format!("/devices?{top}{VERSION}");
         let found: Vec<Value> = self.web.read(Call::new(LIST, Method::GET, &path)).await?;
         found.into_iter().map(from_json(LIST)).collect()
     }
 
-    /// A page of what a query finds, such as `SELECT * FROM devices`, and where the next one begins.
+    /// A page of what a query finds, such as `SELECT * FROM devices`, and where the next one begins. A page has up to
+    /// `page_size` items (1 to 1000; without one as many as the hub likes).
     ///
     /// # Errors
     /// `InvalidArgument` for a query the hub does not understand; as [`Registry::create`].
-    pub async fn query(&self, query: &str, page_size: usize, continuation: Option<&str>) -> Result<Page> {
+    pub async fn query(
+        &self,
+        query: &str,
+        page_size: Option<usize>,
+        continuation: Option<&str>,
+    ) -> Result<Page> {
         let path = format!("/devices/query?{VERSION}");
-        let mut headers = vec![("x-ms-max-item-count", page_size.to_string())];
+        let mut headers = Vec::new();
+        headers.extend(page_size.map(|size| ("x-ms-max-item-count", size.to_string())));
         headers.extend(continuation.map(|token| ("x-ms-continuation", token.to_owned())));
         let mut call = Call::new(QUERY, Method::POST, &path).body(json!({"query": query}));
         call.headers = &headers;

@@ -45,12 +45,12 @@ async fn identities_are_created_changed_and_deleted_by_their_etags() {
         "{created:?}"
     );
     let mut ids: Vec<String> =
-        registry.list(100).await.unwrap().into_iter().map(|device| device.id).collect();
+        registry.list(Some(100)).await.unwrap().into_iter().map(|device| device.id).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["d#1", "x509"]);
     registry.delete("d#1", changed.etag.as_deref()).await.unwrap();
     registry.delete("x509", None).await.unwrap();
-    assert!(registry.list(100).await.unwrap().is_empty());
+    assert!(registry.list(Some(100)).await.unwrap().is_empty());
     service.close().await;
 }
 
@@ -86,7 +86,7 @@ async fn devices_are_found_page_by_page() {
     }
     let (mut ids, mut continuation) = (Vec::new(), None);
     loop {
-        let page = registry.query("SELECT * FROM devices", 2, continuation.as_deref()).await.unwrap();
+        let page = registry.query("SELECT * FROM devices", Some(2), continuation.as_deref()).await.unwrap();
         assert!(page.items.len() <= 2);
         ids.extend(page.items.iter().map(|item| item["deviceId"].as_str().unwrap().to_owned()));
         continuation = page.continuation;

@@ -27,9 +27,8 @@ impl Node {
         static READY: OnceLock<Result<Node, String>> = OnceLock::new();
         let ready = READY.get_or_init(|| {
             let node = Self::ready()?;
-            say("building the npm package");
-            let built = shell::pass_through(&mut node.npm(&["run", "--silent", "build:debug"]));
-            node.done(built, "the npm package does not build")
+            node.build("dev").map_err(|error| error.to_string())?;
+            Ok(node)
         });
         ready.as_ref().map_err(Clone::clone)
     }
@@ -47,8 +46,16 @@ impl Node {
         let node = Self { node: needs::program("node", "nodejs")?, npm: needs::program("npm", "npm")? };
         say("installing what the npm package is developed with");
         let install = ["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
-        let installed = shell::pass_through(&mut node.npm(&install));
-        node.done(installed, "npm could not install what bindings-node/package.json wants")
+        let otherwise = "npm could not install what bindings-node/package.json wants";
+        shell::done(&mut node.npm(&install), otherwise).map_err(|error| error.to_string())?;
+        Ok(node)
+    }
+
+    /// Builds both halves of the package where they are, with a profile of the workspace.
+    pub(crate) fn build(&self, profile: &str) -> io::Result<()> {
+        say("building the npm package");
+        let mut build = self.run(&["scripts/build.mjs", "--profile", profile]);
+        shell::done(&mut build, "the npm package does not build")
     }
 
     /// `node ARGUMENTS`, in the folder of the binding.
@@ -63,14 +70,6 @@ impl Node {
         let mut command = Command::new(&self.npm);
         command.args(arguments).current_dir(folder());
         command
-    }
-
-    fn done(self, worked: io::Result<bool>, otherwise: &str) -> Result<Self, String> {
-        match worked {
-            Ok(true) => Ok(self),
-            Ok(false) => Err(otherwise.to_owned()),
-            Err(error) => Err(format!("{otherwise}: {error}")),
-        }
     }
 }
 

@@ -61,22 +61,29 @@ impl Python {
         let wheels = needs::cache().join("wheels");
         // What an earlier version left must not be taken for this one.
         let _ = fs::remove_dir_all(&wheels);
-        let mut build =
-            self.run(&["-m", "maturin", "build", "--locked", "--quiet", "--profile", "dev", "--out"]);
-        build.arg(&wheels);
-        if !shell::pass_through(&mut build)? {
-            return Err(io::Error::other("the Python package does not build"));
-        }
-        let mut install = self.run(&["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-        install.args(["--no-deps", "--force-reinstall"]);
-        for wheel in fs::read_dir(&wheels)? {
-            install.arg(wheel?.path());
-        }
-        match shell::pass_through(&mut install)? {
-            true => Ok(()),
-            false => Err(io::Error::other("pip could not install the wheel")),
-        }
+        build_wheel(&self.program, &folder(), "dev", &wheels)?;
+        install_wheel(&self.program, &wheels).map(drop)
     }
+}
+
+/// Builds the wheel of the project in `project` with a profile of the workspace, and puts it into `out`. `python` has maturin.
+pub(crate) fn build_wheel(python: &Path, project: &Path, profile: &str, out: &Path) -> io::Result<()> {
+    let mut build = Command::new(python);
+    build.args(["-m", "maturin", "build", "--locked", "--quiet", "--profile", profile, "--out"]);
+    shell::done(build.arg(out).current_dir(project), "the wheel does not build")
+}
+
+/// Installs the one wheel in `folder`, in place of whatever version is there, and says which file it is.
+pub(crate) fn install_wheel(python: &Path, folder: &Path) -> io::Result<PathBuf> {
+    let files: Vec<_> = fs::read_dir(folder)?.flatten().map(|file| file.path()).collect();
+    let [wheel] = files.as_slice() else {
+        return Err(io::Error::other(format!("{} files are in {}", files.len(), folder.display())));
+    };
+    let mut install = Command::new(python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    install.args(["--no-deps", "--force-reinstall"]).arg(wheel);
+    shell::done(&mut install, "pip could not install the wheel")?;
+    Ok(wheel.clone())
 }
 
 /// The folder of the binding.

@@ -17,11 +17,11 @@ pub(crate) async fn registry(service: &ServiceClient, call: &str, args: &Args) -
         "registry.get" => json!({"identity": registry.get(&id).await?.to_document()}),
         "registry.delete" => registry.delete(&id, etag.as_deref()).await.map(|()| json!({}))?,
         "registry.list" => {
-            let found = registry.list(args.is("limit")?).await?;
+            let found = registry.list(args.is("limit").ok()).await?;
             json!({"identities": found.iter().map(DeviceIdentity::to_document).collect::<Vec<_>>()})
         }
         "registry.query" => {
-            let (query, size) = (args.text("query")?, args.is("page_size")?);
+            let (query, size) = (args.text("query")?, args.is("page_size").ok());
             let (mut items, mut next) = (Vec::new(), None);
             loop {
                 let page = registry.query(&query, size, next.as_deref()).await?;
