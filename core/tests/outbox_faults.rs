@@ -192,3 +192,31 @@ async fn who_reads_while_it_is_suspended_or_was_is_told_and_reads_the_new_books_
     outbox.read(Lane::Telemetry, at, 10, &mut out).unwrap();
     assert_eq!(outbox_support::bodies(&out), numbers(20..30));
 }
+
+#[tokio::test]
+async fn a_message_that_the_disk_lost_while_suspended_is_not_taken_for_the_next_with_its_number() {
+    let stage = stage();
+    let outbox = stage.open();
+    send_readings(&outbox, 0..2).await;
+    let lost = outbox.send(Message::telemetry("a needle").message_id("mine")).await.unwrap();
+    let found = outbox.receipt("mine").unwrap().unwrap();
+    let waiting_for_it = tokio::spawn({
+        let lost = lost.clone();
+        async move { lost.outcome().await }
+    });
+    outbox.suspend().unwrap();
+    // The last record, so it looks like a write that was cut in half.
+    assert_eq!(stage.telemetry.damage(b"a needle"), 1);
+    outbox.resume().unwrap();
+    assert_eq!(account(&outbox).accepted, 2);
+    let next = outbox.send(reading(2)).await.unwrap();
+    assert_eq!(waiting(&outbox, Lane::Telemetry), numbers(0..3));
+    assert_eq!(next.state(), ReceiptState::Queued);
+    for receipt in [&lost, &found] {
+        assert_eq!(receipt.state(), ReceiptState::Unknown);
+        assert_eq!(receipt.outcome().await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(waiting_for_it.await.unwrap().unwrap_err().kind(), ErrorKind::NotFound);
+    deliver(&outbox, Lane::Telemetry, [3]);
+    assert_eq!((lost.state(), next.outcome().await.unwrap()), (ReceiptState::Unknown, DELIVERED));
+}
