@@ -11,7 +11,9 @@ use crate::{
     words::{DURABILITIES, LANES, WHIMBREL_NOT_GIVEN, word},
 };
 
-/// The time that is none.
+/// cbindgen:ignore
+///
+/// The time that is none; in the header as `WHIMBREL_NOT_GIVEN`.
 pub const WHIMBREL_NO_TIME: i64 = i64::MIN;
 
 /// A named text that goes with a message.

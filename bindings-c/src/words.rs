@@ -1,7 +1,10 @@
 //! Numbers of C for the words of the core. A parameter takes any `int32_t`, for C has nothing that keeps other numbers out.
 
-/// Given for "nothing is said about this": the default of the core, or that of the device, holds.
-pub const WHIMBREL_NOT_GIVEN: i32 = -1;
+/// cbindgen:ignore
+///
+/// Given for "nothing is said about this". Not -1, which a mistake in the arithmetic of a program would be. The header has it from
+/// cbindgen.toml, for `INT32_MIN` is nothing that cbindgen can spell.
+pub const WHIMBREL_NOT_GIVEN: i32 = i32::MIN;
 
 /// Which queue of the outbox a message waits in.
 #[repr(i32)]
