@@ -350,6 +350,167 @@ typedef int32_t whimbrel_outcome_kind;
 #endif // __cplusplus
 
 /**
+ * Which queue of the outbox a message waits in.
+ */
+enum whimbrel_lane
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Ordinary measurements. The default.
+     */
+    WHIMBREL_LANE_TELEMETRY = 0,
+    /**
+     * Overtakes all waiting telemetry, and is never dropped to make room for it.
+     */
+    WHIMBREL_LANE_ALERT = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum whimbrel_lane whimbrel_lane;
+#else
+typedef int32_t whimbrel_lane;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What sending waits for.
+ */
+enum whimbrel_durability
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The message is on stable storage. The default.
+     */
+    WHIMBREL_DURABILITY_ON_DISK = 0,
+    /**
+     * Nothing: it is written at the sync interval, so a power cut can lose what one interval took in.
+     */
+    WHIMBREL_DURABILITY_INTERVAL = 1,
+    /**
+     * Nothing: it reaches the disk by chance only, and a power cut loses it.
+     */
+    WHIMBREL_DURABILITY_MEMORY = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum whimbrel_durability whimbrel_durability;
+#else
+typedef int32_t whimbrel_durability;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What happens to a message that finds the outbox at its bounds. Alerts never make room for telemetry.
+ */
+enum whimbrel_overflow
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Sending fails with WHIMBREL_STATUS_OUTBOX_FULL. The default.
+     */
+    WHIMBREL_OVERFLOW_REJECT = 0,
+    /**
+     * The oldest waiting telemetry makes room, and ends as dropped.
+     */
+    WHIMBREL_OVERFLOW_DROP_OLDEST = 1,
+    /**
+     * The new message is taken in, and ends as dropped at once.
+     */
+    WHIMBREL_OVERFLOW_DROP_NEWEST = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum whimbrel_overflow whimbrel_overflow;
+#else
+typedef int32_t whimbrel_overflow;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What is spoken with the hub.
+ */
+enum whimbrel_protocol
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * That of the server's address; of MQTT the newest version the hub has. The default.
+     */
+    WHIMBREL_PROTOCOL_AUTO = 0,
+    /**
+     * MQTT 3.1.1.
+     */
+    WHIMBREL_PROTOCOL_MQTT3 = 1,
+    /**
+     * MQTT 5.
+     */
+    WHIMBREL_PROTOCOL_MQTT5 = 2,
+    /**
+     * AMQP 1.0; needs the feature amqp.
+     */
+    WHIMBREL_PROTOCOL_AMQP = 3,
+    /**
+     * HTTPS; needs the feature http.
+     */
+    WHIMBREL_PROTOCOL_HTTP = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum whimbrel_protocol whimbrel_protocol;
+#else
+typedef int32_t whimbrel_protocol;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How much is told. Each level includes those before it.
+ */
+enum whimbrel_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing.
+     */
+    WHIMBREL_LOG_OFF = 0,
+    /**
+     * What went wrong.
+     */
+    WHIMBREL_LOG_ERROR = 1,
+    /**
+     * What may go wrong.
+     */
+    WHIMBREL_LOG_WARN = 2,
+    /**
+     * What happens seldom, such as connections.
+     */
+    WHIMBREL_LOG_INFO = 3,
+    /**
+     * What happens often.
+     */
+    WHIMBREL_LOG_DEBUG = 4,
+    /**
+     * What happens with each message.
+     */
+    WHIMBREL_LOG_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum whimbrel_log_level whimbrel_log_level;
+#else
+typedef int32_t whimbrel_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * Stops calls that wait: give it to as many as are to stop together, and cancel it from any thread. Once cancelled it stays so.
  */
 typedef struct whimbrel_cancel_token whimbrel_cancel_token;

@@ -7,8 +7,6 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
-
 use crate::{
     needs,
     shell::{self, say},
@@ -86,7 +84,7 @@ impl Things {
         let mut build = shell::cargo();
         build.args(["build", "--locked", "--release", "--package", "whimbrel-bench"]);
         succeed(build.current_dir(workspace::root()))?;
-        let target = target_folder()?;
+        let target = workspace::target_folder()?;
         Ok(Self {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
@@ -141,17 +139,6 @@ fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
     std::os::windows::fs::symlink_dir(&package, &link)
         .map_err(|error| format!("{}: {error}", link.display()))?;
     Ok(modules)
-}
-
-fn target_folder() -> Result<PathBuf, String> {
-    let mut metadata = shell::cargo();
-    metadata
-        .args(["metadata", "--locked", "--no-deps", "--format-version", "1"])
-        .current_dir(workspace::root());
-    let (_, text) = shell::output(&mut metadata).map_err(|error| error.to_string())?;
-    let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
-    let folder = metadata.get("target_directory").and_then(Value::as_str);
-    folder.map(PathBuf::from).ok_or_else(|| "cargo metadata tells no target folder".to_owned())
 }
 
 fn succeed(command: &mut Command) -> Result<(), String> {

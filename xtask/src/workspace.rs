@@ -72,3 +72,18 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 fn text_of(value: &Value, name: &str) -> String {
     value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
+
+/// Where cargo puts what it builds.
+///
+/// # Errors
+/// Why that is not known, for people.
+pub(crate) fn target_folder() -> Result<PathBuf, String> {
+    let mut metadata = shell::cargo();
+    metadata
+        .args(["metadata", "--locked", "--no-deps", "--format-version", "1"])
+        .current_dir(root());
+    let (_, text) = shell::output(&mut metadata).map_err(|error| error.to_string())?;
+    let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
+    let folder = metadata.get("target_directory").and_then(Value::as_str);
+    folder.map(PathBuf::from).ok_or_else(|| "cargo metadata tells no target folder".to_owned())
+}
