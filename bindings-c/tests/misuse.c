@@ -260,7 +260,8 @@ static void getters(void)
     CHECK(whimbrel_error_status(whimbrel_last_error()) == WHIMBREL_STATUS_INVALID_ARGUMENT);
 }
 
-static void refused_message(whimbrel_device *device, const whimbrel_message *message, const char *text)
+/* Many at once are looked at on the device's thread, and their callback is told. */
+static void refused_by_the_core(whimbrel_device *device, const whimbrel_message *message, const char *text)
 {
     whimbrel_receipt *receipt = (whimbrel_receipt *)&drops;
     INVALID(text, whimbrel_device_send(device, message, WHIMBREL_FOREVER, NULL, &receipt));
@@ -268,6 +269,11 @@ static void refused_message(whimbrel_device *device, const whimbrel_message *mes
     INVALID(text, whimbrel_device_accept(device, message, NULL));
     INVALID(text, whimbrel_device_send_many(device, message, 1, WHIMBREL_FOREVER, NULL, NULL));
     INVALID(text, whimbrel_device_send_async(device, message, on_receipt, &drops, on_drop));
+}
+
+static void refused_message(whimbrel_device *device, const whimbrel_message *message, const char *text)
+{
+    refused_by_the_core(device, message, text);
     INVALID(text, whimbrel_device_send_many_async(device, message, 1, on_receipts, &drops, on_drop));
 }
 
@@ -297,10 +303,10 @@ static void messages(whimbrel_device *device)
     message.expires_in_ms = -1;
     refused_message(device, &message, "expires_in_ms is negative");
     message.expires_in_ms = 0;
-    refused_message(device, &message, "time to live is zero");
+    refused_by_the_core(device, &message, "time to live is zero");
     message = message_of("x");
     message.creation_time_ms = INT64_MAX;
-    refused_message(device, &message, "creation time");
+    refused_by_the_core(device, &message, "creation time");
     const char **texts[] = {&message.message_id, &message.correlation_id, &message.user_id, &message.content_type,
                             &message.content_encoding, &message.message_schema, &message.output_name, &message.interface_id,
                             &message.component};

@@ -53,7 +53,7 @@ def tests(given, folder, results):
         if results.test(f"{name} compiles with sanitizers", build, [*LANGUAGES["C11"], *SANITIZED], name, program, static(given)):
             built[name, "C11", "with AddressSanitizer and UndefinedBehaviorSanitizer"] = [str(program)]
         if (name, "C11", "static") in built:
-            memcheck = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]
+            memcheck = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"]
             suppressions = HERE / "valgrind.supp"
             memcheck += [f"--suppressions={suppressions}"] if suppressions.exists() else []
             built[name, "C11", "under valgrind"] = [*memcheck, *built[name, "C11", "static"]]

@@ -226,7 +226,8 @@ def show(lines):
 
 def body(event):
     """As text, however the command shows it."""
-    return event["body"] if isinstance(event["body"], str) else json.dumps(event["body"], separators=(",", ":"))
+    shown = event["body"]
+    return json.dumps(shown["json"], separators=(",", ":")) if "json" in shown else shown["text"]
 
 
 class Link:
