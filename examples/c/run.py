@@ -150,7 +150,7 @@ def receive_commands(example):
         example.hub.do("command", "send", example.name, what, "--id", what)
     lines = example.run()
     assert lines == ["the device is asked to open", "the device is asked to sing"], lines
-    for what, outcome in (("open", "completed"), ("sing", "rejected")):
+    for what, outcome in (("open", '"Success"'), ("sing", '"Rejected"')):
         limit = time.monotonic() + 60
         while outcome not in (told := example.hub.do("command", "outcome", example.name, what, "--json")):
             assert time.monotonic() < limit, told
@@ -199,7 +199,8 @@ def firmware(example):
     assert alarms == sorted(set(alarms)), "alarms came twice, or out of order"
     readings = [sample for sample in arrived if sample[1] % 50]
     assert readings == sorted(set(readings)), "readings came twice, or out of order"
-    assert len(arrived) == int(account["delivered"]), (len(arrived), account)
+    # A reading is sent before the interval is over that puts it on the disk: the hub may have some that a power cut took from the device.
+    assert len(arrived) >= int(account["delivered"]), (len(arrived), account)
     print(f"  power was cut {example.given.cuts} times; {len(stored)} alarms stored, {len(arrived)} samples at the hub", flush=True)
 
 
