@@ -1581,6 +1581,74 @@ whimbrel_status whimbrel_inbox_fd(const whimbrel_inbox *inbox,
 void whimbrel_inbox_free(whimbrel_inbox **inbox);
 
 /**
+ * Gets ready for a time without power or network, such as deep sleep: flushes for at most a budget, says goodbye to the hub, and lets go
+ * of link, files and lock. Only the device's own thread stays, asleep. It takes no longer than the budget and the closing of the files.
+ *
+ * Until whimbrel_device_resume(), calls that need the outbox fail with WHIMBREL_STATUS_CLOSED; the figures stay as they are; waiting for
+ * commands, outcomes and changes of the connection goes on. A command that was taken and not settled can be settled after resuming.
+ * Suspending twice is fine. Giving up stops the waiting, not the suspending.
+ *
+ * @param device The device.
+ * @param budget_ms How long to flush at most.
+ * @param cancel Stops the waiting; may be NULL.
+ * @param[out] out_left How many messages are still queued; 0 on failure.
+ * @return WHIMBREL_STATUS_OK, also when messages are left; WHIMBREL_STATUS_INVALID_ARGUMENT for a negative budget;
+ *         WHIMBREL_STATUS_JOURNAL_IO, WHIMBREL_STATUS_DISK_FULL when not everything could be written: told once, and the device is
+ *         suspended all the same; WHIMBREL_STATUS_CLOSED; WHIMBREL_STATUS_CANCELLED.
+ */
+whimbrel_status whimbrel_device_suspend(const whimbrel_device *device,
+                                        int64_t budget_ms,
+                                        const whimbrel_cancel_token *cancel,
+                                        uint64_t *out_left);
+
+/**
+ * As whimbrel_device_suspend(), with a callback.
+ *
+ * @param device The device.
+ * @param budget_ms As there.
+ * @param callback Is told how many messages are left, on the device's thread. It must not wait.
+ * @param context What it is given.
+ * @param drop Frees the context; may be NULL. Called in any case.
+ * @return WHIMBREL_STATUS_OK: the callback is called, once. Otherwise it is not.
+ */
+whimbrel_status whimbrel_device_suspend_async(const whimbrel_device *device,
+                                              int64_t budget_ms,
+                                              whimbrel_count_fn callback,
+                                              void *context,
+                                              whimbrel_drop_fn drop);
+
+/**
+ * Opens the outbox again after whimbrel_device_suspend(), as it is found on the disk, and connects in the background, with the options the
+ * device was opened with. When it fails the device stays suspended: call again. Resuming twice is fine. Giving up stops the waiting,
+ * not the resuming.
+ *
+ * @param device The device.
+ * @param timeout_ms How long to wait for the disk at most, or WHIMBREL_FOREVER.
+ * @param cancel Stops the waiting; may be NULL.
+ * @return WHIMBREL_STATUS_OK; WHIMBREL_STATUS_JOURNAL_IO when the storage is not available; WHIMBREL_STATUS_IN_USE when somebody else has
+ *         opened the outbox; WHIMBREL_STATUS_CONFLICT when another outbox is in its place; WHIMBREL_STATUS_INVALID_ARGUMENT when a
+ *         certificate cannot be read any more; WHIMBREL_STATUS_DISK_FULL; WHIMBREL_STATUS_CLOSED; WHIMBREL_STATUS_TIMEOUT;
+ *         WHIMBREL_STATUS_CANCELLED.
+ */
+whimbrel_status whimbrel_device_resume(const whimbrel_device *device,
+                                       int64_t timeout_ms,
+                                       const whimbrel_cancel_token *cancel);
+
+/**
+ * As whimbrel_device_resume(), with a callback.
+ *
+ * @param device The device.
+ * @param callback Is told the end, on the device's thread. It must not wait.
+ * @param context What it is given.
+ * @param drop Frees the context; may be NULL. Called in any case.
+ * @return WHIMBREL_STATUS_OK: the callback is called, once. Otherwise it is not.
+ */
+whimbrel_status whimbrel_device_resume_async(const whimbrel_device *device,
+                                             whimbrel_done_fn callback,
+                                             void *context,
+                                             whimbrel_drop_fn drop);
+
+/**
  * Has what the library has to say told to a callback. This is the one thing that is the same for all devices of the process; without
  * it nothing is told. Given again, the new callback takes the place of the old one, which is not called any more when this
  * returns.

@@ -55,6 +55,7 @@ impl whimbrel_connection {
             ConnectionState::Unauthorized { reason } => {
                 (to::WHIMBREL_CONNECTION_UNAUTHORIZED, Some(reason.as_str()))
             }
+            ConnectionState::Suspended => (to::WHIMBREL_CONNECTION_SUSPENDED, None),
             ConnectionState::Closed => (to::WHIMBREL_CONNECTION_CLOSED, None),
             _ => (to::WHIMBREL_CONNECTION_UNKNOWN, None),
         };

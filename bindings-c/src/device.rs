@@ -33,11 +33,11 @@ use crate::{
 ///
 /// Each open device has one thread of its own, "whimbrel", which ends when the device and everything made from it is freed; its outbox
 /// has a few more for the disk. They cost nothing while nothing happens.
-pub struct whimbrel_device(Bound<Device>);
+pub struct whimbrel_device(pub(crate) Bound<Device>);
 
-struct Device {
-    client: DeviceClient,
-    engine: Arc<Engine>,
+pub(crate) struct Device {
+    pub(crate) client: DeviceClient,
+    pub(crate) engine: Arc<Engine>,
     sends: Sends<Token>,
 }
 
@@ -422,7 +422,7 @@ pub unsafe extern "C" fn whimbrel_device_flush(
         border::tell(FLUSH, out_left, 0, || {
             let device = border::borrow(FLUSH, "device", device)?.0.get()?;
             let patience = Patience::read(FLUSH, call::WHIMBREL_FOREVER, cancel)?;
-            call::join(FLUSH, device.flush(deadline(FLUSH, deadline_ms)?, patience))
+            call::join(FLUSH, device.flush(time(FLUSH, "deadline_ms", deadline_ms)?, patience))
         })
     }
 }
@@ -452,7 +452,7 @@ pub unsafe extern "C" fn whimbrel_device_flush_async(
         let device = unsafe { border::borrow(FLUSH, "device", device)?.0.get()? };
         // SAFETY: promised by the program.
         let patience = unsafe { Patience::read(FLUSH, call::WHIMBREL_FOREVER, cancel)? };
-        let flush = device.flush(deadline(FLUSH, deadline_ms)?, patience);
+        let flush = device.flush(time(FLUSH, "deadline_ms", deadline_ms)?, patience);
         flush.start(move |left| callback.count(left));
         Ok(())
     })
@@ -566,9 +566,10 @@ fn tell(batch: Vec<(Token, Result<Receipt>)>) {
     }
 }
 
-fn deadline(operation: &'static str, deadline_ms: i64) -> Result<Duration> {
-    let given = u64::try_from(deadline_ms).map(Duration::from_millis);
-    given.map_err(|_| invalid(operation, "deadline_ms", "is negative").with("given", deadline_ms))
+/// A time that is not negative.
+pub(crate) fn time(operation: &'static str, name: &'static str, time_ms: i64) -> Result<Duration> {
+    let given = u64::try_from(time_ms).map(Duration::from_millis);
+    given.map_err(|_| invalid(operation, name, "is negative").with("given", time_ms))
 }
 
 const OPEN: &str = "device.open";

@@ -17,6 +17,7 @@ mod engine;
 pub mod error;
 pub mod figures;
 pub mod inbox;
+pub mod lifecycle;
 pub mod log;
 pub mod message;
 pub mod options;

@@ -353,6 +353,35 @@ static void connection(whimbrel_device *device)
     whimbrel_connection_changes_free(&changes);
 }
 
+static void lifecycle(whimbrel_device *device)
+{
+    whimbrel_message message = message_of("x");
+    whimbrel_receipt *receipt;
+    OK(whimbrel_device_send(device, &message, WHIMBREL_FOREVER, NULL, &receipt));
+    uint64_t left = 9;
+    OK(whimbrel_device_suspend(device, 60000, NULL, &left));
+    CHECK(left == 0);
+    FAILS(WHIMBREL_STATUS_CLOSED, "resume", whimbrel_device_send(device, &message, WHIMBREL_FOREVER, NULL, NULL));
+    whimbrel_connection *state;
+    OK(whimbrel_device_connection(device, &state));
+    CHECK(whimbrel_connection_get_state(state) == WHIMBREL_CONNECTION_SUSPENDED);
+    whimbrel_connection_free(&state);
+    OK(whimbrel_device_resume(device, 60000, NULL));
+    whimbrel_outcome *outcome;
+    OK(whimbrel_receipt_outcome(receipt, 60000, NULL, &outcome));
+    CHECK(whimbrel_outcome_get_kind(outcome) == WHIMBREL_OUTCOME_DELIVERED);
+    whimbrel_outcome_free(&outcome);
+    whimbrel_receipt_free(&receipt);
+    struct told told = nothing_told();
+    OK(whimbrel_device_suspend_async(device, 0, on_count, &told, on_drop));
+    wait_for(&told, WHIMBREL_STATUS_OK);
+    CHECK(told.count == 0);
+    told = nothing_told();
+    OK(whimbrel_device_resume_async(device, on_done, &told, on_drop));
+    wait_for(&told, WHIMBREL_STATUS_OK);
+    OK(whimbrel_device_send(device, &message, WHIMBREL_FOREVER, NULL, NULL));
+}
+
 /* A device that has nobody to talk to, and whose objects outlive it. */
 static void alone(void)
 {
@@ -453,6 +482,7 @@ int main(int count, char **arguments)
     sends(device);
     commands(device);
     connection(device);
+    lifecycle(device);
     forks(device);
     alone();
     OK(whimbrel_device_close(device, WHIMBREL_FOREVER, NULL));

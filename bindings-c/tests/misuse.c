@@ -134,6 +134,10 @@ static void nulls(whimbrel_device *device)
     CHECK(left == 0);
     INVALID("out is NULL", whimbrel_device_flush(device, 0, NULL, NULL));
     INVALID("negative", whimbrel_device_flush(device, -1, NULL, &left));
+    INVALID("device is NULL", whimbrel_device_suspend(NULL, 0, NULL, &left));
+    INVALID("out is NULL", whimbrel_device_suspend(device, 0, NULL, NULL));
+    INVALID("budget_ms is negative", whimbrel_device_suspend(device, -1, NULL, &left));
+    INVALID("device is NULL", whimbrel_device_resume(NULL, WHIMBREL_FOREVER, NULL));
     INVALID("device is NULL", whimbrel_device_close(NULL, WHIMBREL_FOREVER, NULL));
     INVALID("receipt is NULL", whimbrel_receipt_outcome(NULL, 0, NULL, &outcome));
     CHECK(outcome == NULL);
@@ -193,6 +197,11 @@ static void callbacks(whimbrel_device *device)
     INVALID("device is NULL", whimbrel_device_flush_async(NULL, 0, NULL, on_count, &drops, on_drop));
     INVALID("negative", whimbrel_device_flush_async(device, -1, NULL, on_count, &drops, on_drop));
     INVALID("device is NULL", whimbrel_device_close_async(NULL, on_done, &drops, on_drop));
+    INVALID("callback is NULL", whimbrel_device_suspend_async(device, 0, NULL, &drops, on_drop));
+    INVALID("device is NULL", whimbrel_device_suspend_async(NULL, 0, on_count, &drops, on_drop));
+    INVALID("budget_ms is negative", whimbrel_device_suspend_async(device, -1, on_count, &drops, on_drop));
+    INVALID("callback is NULL", whimbrel_device_resume_async(device, NULL, &drops, on_drop));
+    INVALID("device is NULL", whimbrel_device_resume_async(NULL, on_done, &drops, on_drop));
     INVALID("receipt is NULL", whimbrel_receipt_outcome_async(NULL, 0, NULL, on_outcome, &drops, on_drop));
     INVALID("inbox is NULL", whimbrel_inbox_next_async(NULL, 0, NULL, on_command, &drops, on_drop));
     INVALID("command is NULL", whimbrel_command_complete_async(NULL, on_done, &drops, on_drop));
@@ -200,7 +209,7 @@ static void callbacks(whimbrel_device *device)
     INVALID("command is NULL", whimbrel_command_reject_async(NULL, on_done, &drops, on_drop));
     INVALID("no whimbrel_log_level", whimbrel_log_set(6, on_log, &drops, on_drop));
     INVALID("no whimbrel_log_level", whimbrel_log_set(-1, on_log, &drops, on_drop));
-    CHECK(drops == before + 27 && calls == 0);
+    CHECK(drops == before + 32 && calls == 0);
     whimbrel_receipt_free(&receipt);
     whimbrel_inbox_free(&inbox);
 }
@@ -408,6 +417,8 @@ static void after_closing(whimbrel_device *device)
     FAILS(WHIMBREL_STATUS_CLOSED, "closed", whimbrel_device_send_many(device, &message, 1, WHIMBREL_FOREVER, NULL, &receipt));
     FAILS(WHIMBREL_STATUS_CLOSED, "closed", whimbrel_device_receipt(device, "m", WHIMBREL_FOREVER, NULL, &receipt));
     FAILS(WHIMBREL_STATUS_CLOSED, "closed", whimbrel_device_flush(device, 0, NULL, &left));
+    FAILS(WHIMBREL_STATUS_CLOSED, "closed", whimbrel_device_suspend(device, 0, NULL, &left));
+    FAILS(WHIMBREL_STATUS_CLOSED, "closed", whimbrel_device_resume(device, WHIMBREL_FOREVER, NULL));
     whimbrel_account account;
     OK(whimbrel_device_account(device, &account));
     CHECK(account.accepted == 1);

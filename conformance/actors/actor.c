@@ -700,6 +700,17 @@ static whimbrel_status perform(struct request *request)
         add_number(request->answer, "left", (int64_t)request->count, -1);
         return status;
     }
+    if (strcmp(call, "device.suspend") == 0) {
+        int64_t budget = number_of(cJSON_GetObjectItem(request->args, "budget_ms"));
+        whimbrel_status status = callbacks
+                                     ? wait_for(request, whimbrel_device_suspend_async(device, budget, on_count, request, NULL))
+                                     : whimbrel_device_suspend(device, budget, request->token, &request->count);
+        add_number(request->answer, "left", (int64_t)request->count, -1);
+        return status;
+    }
+    if (strcmp(call, "device.resume") == 0)
+        return callbacks ? wait_for(request, whimbrel_device_resume_async(device, on_done, request, NULL))
+                         : whimbrel_device_resume(device, WHIMBREL_FOREVER, request->token);
     if (strcmp(call, "device.close") == 0)
         return callbacks ? wait_for(request, whimbrel_device_close_async(device, on_done, request, NULL))
                          : whimbrel_device_close(device, WHIMBREL_FOREVER, request->token);
