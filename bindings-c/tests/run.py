@@ -57,7 +57,12 @@ def tests(given, folder, results):
             suppressions = HERE / "valgrind.supp"
             memcheck += [f"--suppressions={suppressions}"] if suppressions.exists() else []
             built[name, "C11", "under valgrind"] = [*memcheck, *built[name, "C11", "static"]]
+    readme = folder / "readme"
+    has_readme = results.test("the first example of README.md compiles", build_readme, folder, readme, shared(given))
     with Hub(given.whimbrel, folder / "hub") as hub:
+        if has_readme:
+            (folder / "readme-outbox").mkdir()
+            results.test("the first example of README.md", run_readme, hub, readme, folder / "readme-outbox")
         for number, ((name, language, how), command) in enumerate(built.items()):
             outbox = folder / f"run-{number}"
             outbox.mkdir()
@@ -111,10 +116,24 @@ def build(compiler, name, program, link):
     run([*compiler, f"-I{HEADER.parent}", *source, "-o", program, *link])
 
 
+def build_readme(folder, program, link):
+    example = re.search(r"```c\n(.*?)```", (HERE.parent / "README.md").read_text(), re.DOTALL)
+    (folder / "readme.c").write_text(example.group(1))
+    run([*LANGUAGES["C11"], f"-I{HEADER.parent}", folder / "readme.c", "-o", program, *link])
+
+
+def run_readme(hub, program, outbox):
+    said = run([program, hub.add("readme"), outbox, hub.server])
+    assert said.startswith("follow it by its id: "), said
+    (event,) = hub.events("readme")
+    assert event["body"] == {"json": {"t": 21.5}}, event
+
+
 def run(command):
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=LIMIT, env=environment)
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-6000:]}"
+    return done.stdout
 
 
 class Results:
@@ -127,7 +146,7 @@ class Results:
 
     def test(self, name, work, *arguments):
         # What others need is built in any case.
-        if not self.wants(name) and work is not build:
+        if not self.wants(name) and work not in (build, build_readme):
             return False
         started = time.monotonic()
         try:
