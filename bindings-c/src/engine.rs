@@ -26,6 +26,7 @@ impl Engine {
         let handle = runtime.handle().clone();
         let (alive, ended) = oneshot::channel::<()>();
         let run = move || {
+            leave_signals_to_the_program();
             let _ = runtime.block_on(ended);
             // A read of the disk that is under way keeps nobody from ending.
             runtime.shutdown_background();
@@ -54,4 +55,23 @@ fn watch_for_forks() {
     });
     #[cfg(not(unix))]
     ONCE.call_once(|| {});
+}
+
+/// Blocks signals on this thread, and on those it starts: handlers run on threads of the program, and a connection that the hub has
+/// closed is an error here, not a `SIGPIPE` that ends a program which does not ignore it, as C programs do not.
+fn leave_signals_to_the_program() {
+    #[cfg(unix)]
+    {
+        let mut signals = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the set is made by the first call, and used by the others; the mask is that of this thread alone. None of them
+        // fails for signals that there are.
+        unsafe {
+            libc::sigfillset(signals.as_mut_ptr());
+            // A fault of this thread has no other thread to go to.
+            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT] {
+                libc::sigdelset(signals.as_mut_ptr(), fault);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());
+        }
+    }
 }

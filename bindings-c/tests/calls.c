@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -354,6 +355,33 @@ static void connection(whimbrel_device *device)
     whimbrel_connection_changes_free(&changes);
 }
 
+/* Signals are the program's: the device's thread blocks them, SIGPIPE above all, which nobody ignores here. */
+static void signals(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    int seen = 0;
+    for (struct dirent *task; tasks != NULL && (task = readdir(tasks)) != NULL;) {
+        char path[400], line[256];
+        unsigned long long blocked = 0;
+        int is_ours = 0;
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+        FILE *status = fopen(path, "r");
+        while (status != NULL && fgets(line, sizeof line, status) != NULL) {
+            is_ours |= strcmp(line, "Name:\twhimbrel\n") == 0;
+            sscanf(line, "SigBlk: %llx", &blocked);
+        }
+        if (status != NULL)
+            fclose(status);
+        if (is_ours) {
+            CHECK((blocked >> (SIGPIPE - 1) & 1) == 1 && (blocked >> (SIGTERM - 1) & 1) == 1 && (blocked >> (SIGSEGV - 1) & 1) == 0);
+            seen++;
+        }
+    }
+    if (tasks != NULL)
+        closedir(tasks);
+    CHECK(seen >= 1);
+}
+
 static void lifecycle(whimbrel_device *device)
 {
     whimbrel_message message = message_of("x");
@@ -485,6 +513,7 @@ int main(int count, char **arguments)
     commands(device);
     connection(device);
     lifecycle(device);
+    signals();
     forks(device);
     alone();
     OK(whimbrel_device_close(device, WHIMBREL_FOREVER, NULL));

@@ -121,7 +121,7 @@ impl<T> std::fmt::Debug for Call<T> {
 /// How often a thread that waits asks whether it should go on.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-#[cfg(test)]
+#[cfg(all(test, feature = "shared-runtime"))]
 mod tests {
     use super::*;
     use crate::runtime;

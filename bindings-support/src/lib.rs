@@ -33,5 +33,7 @@ pub use options::{EventsSettings, PositionSetting, SendSettings, ServiceSettings
 pub use options::{names, settings};
 pub use port::Port;
 pub use pull::{ConnectionStates, Pull, Source};
-pub use runtime::{Bound, after_fork, runtime};
+#[cfg(feature = "shared-runtime")]
+pub use runtime::runtime;
+pub use runtime::{Bound, after_fork};
 pub use sends::Sends;

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -124,25 +125,49 @@ static void *watchdog(void *unused)
 
 struct times {
     long count, over_200_us, longest_ns, total_ns;
+    /* Why a call took long: the machine had something else to do, or the call itself waited for somebody. */
+    long preempted, waited, longest_own_ns;
     /* Of microseconds: below 1, 2, 4, 8, ... */
     long buckets[24];
 };
 
-static int64_t now_ns(void)
+static int64_t now_ns(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-static void note(struct times *times, int64_t ns)
+struct moment {
+    int64_t clock, own;
+    struct rusage switches;
+};
+
+static struct moment look(void)
 {
+    struct moment moment;
+    getrusage(RUSAGE_THREAD, &moment.switches);
+    moment.own = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    moment.clock = now_ns(CLOCK_MONOTONIC);
+    return moment;
+}
+
+static void note(struct times *times, const struct moment *before)
+{
+    int64_t ns = now_ns(CLOCK_MONOTONIC) - before->clock, own = now_ns(CLOCK_THREAD_CPUTIME_ID) - before->own;
+    struct rusage after;
+    getrusage(RUSAGE_THREAD, &after);
     times->count++;
     times->total_ns += (long)ns;
     if (ns > times->longest_ns)
         times->longest_ns = (long)ns;
-    if (ns > 200000)
+    if (own > times->longest_own_ns)
+        times->longest_own_ns = (long)own;
+    if (ns > 200000) {
         times->over_200_us++;
+        times->preempted += after.ru_nivcsw != before->switches.ru_nivcsw;
+        times->waited += after.ru_nvcsw != before->switches.ru_nvcsw;
+    }
     int bucket = 0;
     for (int64_t us = ns / 1000; us > 0 && bucket < 23; us >>= 1)
         bucket++;
@@ -153,8 +178,11 @@ static void show(const char *what, const struct times *times)
 {
     if (times->count == 0)
         return;
-    printf("%s: %ld calls, mean %.1f us, longest %.1f us, %ld over 200 us\n", what, times->count,
-           (double)times->total_ns / (double)times->count / 1000.0, (double)times->longest_ns / 1000.0, times->over_200_us);
+    printf("%s: %ld calls, mean %.1f us, longest %.1f us; longest processor time of one %.1f us\n", what, times->count,
+           (double)times->total_ns / (double)times->count / 1000.0, (double)times->longest_ns / 1000.0,
+           (double)times->longest_own_ns / 1000.0);
+    printf("  over 200 us: %ld, of which %ld were interrupted by the machine, and %ld waited for another thread\n", times->over_200_us,
+           times->preempted, times->waited);
     for (int bucket = 0; bucket < 24; bucket++) {
         if (times->buckets[bucket] > 0)
             printf("  under %7ld us: %ld\n", 1L << bucket, times->buckets[bucket]);
@@ -199,7 +227,7 @@ static void sample(whimbrel_device *device, long number, struct times *readings,
     snprintf(body, sizeof body, "{\"life\":%ld,\"n\":%ld,\"t\":%ld}", life, number, 200 + number % 17);
     whimbrel_message message = text_message(body);
     whimbrel_status status;
-    int64_t before = now_ns();
+    struct moment before = look();
     if (is_alarm) {
         message.lane = WHIMBREL_LANE_ALERT;
         message.durability = WHIMBREL_DURABILITY_ON_DISK;
@@ -207,7 +235,7 @@ static void sample(whimbrel_device *device, long number, struct times *readings,
     } else {
         status = whimbrel_device_accept(device, &message, NULL);
     }
-    note(is_alarm ? alarms : readings, now_ns() - before);
+    note(is_alarm ? alarms : readings, &before);
     /* A full disk or outbox is no reason to stop sampling; anything else is. */
     if (status != WHIMBREL_STATUS_OK && status != WHIMBREL_STATUS_DISK_FULL && status != WHIMBREL_STATUS_OUTBOX_FULL)
         example_fail("a sample");
