@@ -127,7 +127,11 @@ pub(crate) unsafe fn release<H>(handle: *mut *mut H) {
 ///
 /// # Safety
 /// `pointer` is NULL, or came from [`hand_over`] and is not freed while the result is used.
-pub(crate) unsafe fn borrow<'a, H>(operation: &'static str, name: &'static str, pointer: *const H) -> Result<&'a H> {
+pub(crate) unsafe fn borrow<'a, H>(
+    operation: &'static str,
+    name: &'static str,
+    pointer: *const H,
+) -> Result<&'a H> {
     check(operation, name, pointer)?;
     // SAFETY: it is neither NULL nor badly aligned, and promised to be alive.
     Ok(unsafe { &*pointer })
@@ -137,7 +141,11 @@ pub(crate) unsafe fn borrow<'a, H>(operation: &'static str, name: &'static str, 
 ///
 /// # Safety
 /// `pointer` is NULL, or points to a variable of this type that nobody else uses meanwhile.
-pub(crate) unsafe fn place<'a, T>(operation: &'static str, name: &'static str, pointer: *mut T) -> Result<&'a mut T> {
+pub(crate) unsafe fn place<'a, T>(
+    operation: &'static str,
+    name: &'static str,
+    pointer: *mut T,
+) -> Result<&'a mut T> {
     check(operation, name, pointer)?;
     // SAFETY: it is neither NULL nor badly aligned, and promised to be a variable. The types written are pointers and numbers,
     // for which any content the variable may have had is a value.
@@ -148,7 +156,11 @@ pub(crate) unsafe fn place<'a, T>(operation: &'static str, name: &'static str, p
 ///
 /// # Safety
 /// `pointer` is NULL, or points to bytes that end with a NUL and do not change while the result is used.
-pub(crate) unsafe fn text<'a>(operation: &'static str, name: &'static str, pointer: *const c_char) -> Result<&'a str> {
+pub(crate) unsafe fn text<'a>(
+    operation: &'static str,
+    name: &'static str,
+    pointer: *const c_char,
+) -> Result<&'a str> {
     check(operation, name, pointer)?;
     // SAFETY: it is not NULL, and promised to end with a NUL.
     let bytes = unsafe { CStr::from_ptr(pointer) };

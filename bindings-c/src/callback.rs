@@ -25,8 +25,9 @@ pub type whimbrel_count_fn =
     Option<unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, count: u64)>;
 
 /// Gets a receipt, to be freed with whimbrel_receipt_free(). As whimbrel_done_fn; receipt is NULL when something went wrong.
-pub type whimbrel_receipt_fn =
-    Option<unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, receipt: *mut whimbrel_receipt)>;
+pub type whimbrel_receipt_fn = Option<
+    unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, receipt: *mut whimbrel_receipt),
+>;
 
 /// Gets the receipts of many messages, in their order, each to be freed with whimbrel_receipt_free(). As whimbrel_done_fn; receipts is
 /// NULL and count 0 when something went wrong. The array itself is lent until this returns.
@@ -40,12 +41,14 @@ pub type whimbrel_receipts_fn = Option<
 >;
 
 /// Gets an outcome, to be freed with whimbrel_outcome_free(). As whimbrel_done_fn; outcome is NULL when something went wrong.
-pub type whimbrel_outcome_fn =
-    Option<unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, outcome: *mut whimbrel_outcome)>;
+pub type whimbrel_outcome_fn = Option<
+    unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, outcome: *mut whimbrel_outcome),
+>;
 
 /// Gets a command, to be freed with whimbrel_command_free(). As whimbrel_done_fn; command is NULL when something went wrong.
-pub type whimbrel_command_fn =
-    Option<unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, command: *mut whimbrel_command)>;
+pub type whimbrel_command_fn = Option<
+    unsafe extern "C" fn(context: *mut c_void, error: *const whimbrel_error, command: *mut whimbrel_command),
+>;
 
 /// What a callback is given; freed when this is dropped.
 pub(crate) struct Context {
@@ -144,4 +147,3 @@ impl<H> Callback<Handles<H>> {
         });
     }
 }
-

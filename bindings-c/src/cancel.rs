@@ -37,7 +37,9 @@ pub unsafe extern "C" fn whimbrel_cancel_token_new(out: *mut *mut whimbrel_cance
 /// @param token The token.
 /// @return WHIMBREL_STATUS_OK, WHIMBREL_STATUS_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn whimbrel_cancel_token_cancel(token: *const whimbrel_cancel_token) -> whimbrel_status {
+pub unsafe extern "C" fn whimbrel_cancel_token_cancel(
+    token: *const whimbrel_cancel_token,
+) -> whimbrel_status {
     const OPERATION: &str = "cancel_token.cancel";
     boundary(OPERATION, || {
         // SAFETY: promised by the program.
@@ -60,7 +62,10 @@ pub unsafe extern "C" fn whimbrel_cancel_token_free(token: *mut *mut whimbrel_ca
 ///
 /// # Safety
 /// As [`border::borrow`].
-pub(crate) unsafe fn read(operation: &'static str, token: *const whimbrel_cancel_token) -> Result<Option<Token>> {
+pub(crate) unsafe fn read(
+    operation: &'static str,
+    token: *const whimbrel_cancel_token,
+) -> Result<Option<Token>> {
     if token.is_null() {
         return Ok(None);
     }

@@ -79,7 +79,8 @@ pub unsafe extern "C" fn whimbrel_command_body(
 ) -> *const u8 {
     // SAFETY: promised by the program.
     unsafe {
-        let body = border::get(command, None, |command| Some(command.inner().map(|inner| inner.command.body())));
+        let body =
+            border::get(command, None, |command| Some(command.inner().map(|inner| inner.command.body())));
         if let Ok(length) = border::place("command.body", "out_length", out_length) {
             *length = body.map_or(0, |body| body.len());
         }
@@ -117,7 +118,9 @@ pub unsafe extern "C" fn whimbrel_command_content_type(command: *const whimbrel_
 
 /// The content encoding: lent, and valid as long as the command. NULL where there is none.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn whimbrel_command_content_encoding(command: *const whimbrel_command) -> *const c_char {
+pub unsafe extern "C" fn whimbrel_command_content_encoding(
+    command: *const whimbrel_command,
+) -> *const c_char {
     // SAFETY: promised by the program.
     unsafe { border::get(command, ptr::null(), |command| command.text(|texts| &texts.content_encoding)) }
 }

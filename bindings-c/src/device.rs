@@ -530,7 +530,11 @@ impl Device {
         patience.call(RECEIPT, &self.engine, async move {
             let found = client.receipt(&message_id).await?;
             let receipt = found.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, RECEIPT, "there is no message of this id, or it ended long ago")
+                Error::new(
+                    ErrorKind::NotFound,
+                    RECEIPT,
+                    "there is no message of this id, or it ended long ago",
+                )
             })?;
             Ok(whimbrel_receipt::new(receipt, engine))
         })

@@ -22,7 +22,11 @@ impl Engine {
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::Internal, operation, "the system gives no thread").caused_by(error)
         };
-        let runtime = Builder::new_current_thread().enable_all().thread_name("whimbrel-disk").build().map_err(failed)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("whimbrel-disk")
+            .build()
+            .map_err(failed)?;
         let handle = runtime.handle().clone();
         let (alive, ended) = oneshot::channel::<()>();
         let run = move || {
@@ -68,7 +72,9 @@ fn leave_signals_to_the_program() {
         unsafe {
             libc::sigfillset(signals.as_mut_ptr());
             // A fault of this thread has no other thread to go to.
-            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT] {
+            for fault in
+                [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT]
+            {
                 libc::sigdelset(signals.as_mut_ptr(), fault);
             }
             libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());

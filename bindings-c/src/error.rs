@@ -220,9 +220,14 @@ pub unsafe extern "C" fn whimbrel_error_detail_count(error: *const whimbrel_erro
 /// @param index Which, from 0 on.
 /// @return Lent, and valid as long as the error.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn whimbrel_error_detail_name(error: *const whimbrel_error, index: usize) -> *const c_char {
+pub unsafe extern "C" fn whimbrel_error_detail_name(
+    error: *const whimbrel_error,
+    index: usize,
+) -> *const c_char {
     // SAFETY: promised by the program.
-    unsafe { border::get(error, ptr::null(), |error| error.details.get(index).map(|(name, _)| name.as_ptr())) }
+    unsafe {
+        border::get(error, ptr::null(), |error| error.details.get(index).map(|(name, _)| name.as_ptr()))
+    }
 }
 
 /// The value of a detail, as text. NULL when there are not so many, and for NULL.
@@ -231,9 +236,14 @@ pub unsafe extern "C" fn whimbrel_error_detail_name(error: *const whimbrel_error
 /// @param index Which, from 0 on.
 /// @return Lent, and valid as long as the error. UTF-8.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn whimbrel_error_detail_value(error: *const whimbrel_error, index: usize) -> *const c_char {
+pub unsafe extern "C" fn whimbrel_error_detail_value(
+    error: *const whimbrel_error,
+    index: usize,
+) -> *const c_char {
     // SAFETY: promised by the program.
-    unsafe { border::get(error, ptr::null(), |error| error.details.get(index).map(|(_, value)| value.as_ptr())) }
+    unsafe {
+        border::get(error, ptr::null(), |error| error.details.get(index).map(|(_, value)| value.as_ptr()))
+    }
 }
 
 /// Keeps what this thread's last call failed with.

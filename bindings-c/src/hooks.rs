@@ -15,7 +15,8 @@ pub unsafe extern "C" fn whimbrel_test_panic(device: *const whimbrel_device) -> 
         // SAFETY: promised by the test.
         let engine = unsafe { crate::border::borrow(OPERATION, "device", device)? }.engine()?;
         let panics = async { panic!("asked for, on the device's thread") };
-        let result: Result<()> = crate::call::join(OPERATION, Patience::endless().call(OPERATION, engine, panics));
+        let result: Result<()> =
+            crate::call::join(OPERATION, Patience::endless().call(OPERATION, engine, panics));
         result
     })
 }

@@ -52,7 +52,8 @@ pub struct whimbrel_log_record {
 /// whimbrel_log_set().
 ///
 /// context: as it was given. record: the line, lent until this returns. New members may come at its end.
-pub type whimbrel_log_fn = Option<unsafe extern "C" fn(context: *mut c_void, record: *const whimbrel_log_record)>;
+pub type whimbrel_log_fn =
+    Option<unsafe extern "C" fn(context: *mut c_void, record: *const whimbrel_log_record)>;
 
 /// Has what the library has to say told to a callback. This is the one thing that is the same for all devices of the process; without
 /// it nothing is told. Given again, the new callback takes the place of the old one, which is not called any more when this

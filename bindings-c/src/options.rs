@@ -105,8 +105,7 @@ pub(crate) unsafe fn read(
         small.transpose()
     };
     // SAFETY: promised by the caller.
-    let connection_string =
-        unsafe { border::text(operation, "connection_string", given.connection_string)? };
+    let connection_string = unsafe { border::text(operation, "connection_string", given.connection_string)? };
     let settings = DeviceSettings {
         outbox: path("outbox_dir", given.outbox_dir)?,
         outbox_in_memory: given.outbox_in_memory != 0,

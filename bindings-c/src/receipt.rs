@@ -108,7 +108,9 @@ pub unsafe extern "C" fn whimbrel_receipt_message_id(receipt: *const whimbrel_re
 
 /// Where the message is now. WHIMBREL_RECEIPT_UNKNOWN for NULL. Never waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn whimbrel_receipt_get_state(receipt: *const whimbrel_receipt) -> whimbrel_receipt_state {
+pub unsafe extern "C" fn whimbrel_receipt_get_state(
+    receipt: *const whimbrel_receipt,
+) -> whimbrel_receipt_state {
     use whimbrel_receipt_state as to;
     // SAFETY: promised by the program.
     unsafe {
@@ -189,7 +191,9 @@ pub unsafe extern "C" fn whimbrel_receipt_free(receipt: *mut *mut whimbrel_recei
 
 /// How the message ended. WHIMBREL_OUTCOME_UNKNOWN for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn whimbrel_outcome_get_kind(outcome: *const whimbrel_outcome) -> whimbrel_outcome_kind {
+pub unsafe extern "C" fn whimbrel_outcome_get_kind(
+    outcome: *const whimbrel_outcome,
+) -> whimbrel_outcome_kind {
     // SAFETY: promised by the program.
     unsafe {
         border::get(outcome, whimbrel_outcome_kind::WHIMBREL_OUTCOME_UNKNOWN, |outcome| Some(outcome.kind))

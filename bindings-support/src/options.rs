@@ -1,9 +1,9 @@
 //! Options as other languages say them: by name, in one JSON object, for a client is opened seldom. What is not said is
 //! `None`, and has its default in the core.
 
+use std::{path::PathBuf, time::Duration};
 #[cfg(feature = "service")]
 use std::{sync::Arc, time::UNIX_EPOCH};
-use std::{path::PathBuf, time::Duration};
 
 #[cfg(feature = "json")]
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};

@@ -1,9 +1,9 @@
 //! The one runtime of a process, started when it is first needed.
 
-#[cfg(feature = "shared-runtime")]
-use std::sync::PoisonError;
 #[cfg(any(test, feature = "shared-runtime"))]
 use std::sync::Mutex;
+#[cfg(feature = "shared-runtime")]
+use std::sync::PoisonError;
 use std::{
     mem,
     sync::atomic::{AtomicU64, Ordering},

@@ -6,13 +6,13 @@ use std::{
     process::Command,
 };
 
-use clap::Args;
 use crate::{
     languages::c::C,
     needs,
     shell::{self, say},
     workspace,
 };
+use clap::Args;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -149,7 +149,8 @@ fn c_programs() -> Result<PathBuf, String> {
     needs::program("gcc", "gcc")?;
     needs::header("MQTTAsync.h", "libpaho-mqtt-dev")?;
     let c = C::install("c-bench", "release", &[])?;
-    let (source, programs) = (workspace::root().join("bench/languages/c"), needs::cache().join("c-bench").join("bin"));
+    let (source, programs) =
+        (workspace::root().join("bench/languages/c"), needs::cache().join("c-bench").join("bin"));
     fs::create_dir_all(&programs).map_err(|error| error.to_string())?;
     for (name, file, flags) in [
         ("whimbrel_send", "whimbrel_send.c", [].as_slice()),

@@ -46,7 +46,8 @@ fn header(check: bool) -> io::Result<bool> {
     let cbindgen = needs::cargo_program("cbindgen", CBINDGEN).map_err(io::Error::other)?;
     let path = c::folder().join("include").join("whimbrel.h");
     let mut make = Command::new(cbindgen);
-    make.args(["--quiet", "--config", "cbindgen.toml", "--crate", "whimbrel-c", "."]).current_dir(c::folder());
+    make.args(["--quiet", "--config", "cbindgen.toml", "--crate", "whimbrel-c", "."])
+        .current_dir(c::folder());
     let (good, text) = shell::output(&mut make)?;
     if !good || text.is_empty() {
         return Err(io::Error::other("cbindgen made no header"));

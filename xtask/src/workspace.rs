@@ -79,9 +79,7 @@ fn text_of(value: &Value, name: &str) -> String {
 /// Why that is not known, for people.
 pub(crate) fn target_folder() -> Result<PathBuf, String> {
     let mut metadata = shell::cargo();
-    metadata
-        .args(["metadata", "--locked", "--no-deps", "--format-version", "1"])
-        .current_dir(root());
+    metadata.args(["metadata", "--locked", "--no-deps", "--format-version", "1"]).current_dir(root());
     let (_, text) = shell::output(&mut metadata).map_err(|error| error.to_string())?;
     let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
     let folder = metadata.get("target_directory").and_then(Value::as_str);

@@ -44,7 +44,16 @@ impl C {
         let version = env!("CARGO_PKG_VERSION");
         let short = version.rsplit_once('.').map_or(version, |(short, _)| short);
         let mut build = shell::cargo();
-        build.args(["rustc", "--locked", "--quiet", "--package", "whimbrel-c", "--lib", "--crate-type", "cdylib,staticlib"]);
+        build.args([
+            "rustc",
+            "--locked",
+            "--quiet",
+            "--package",
+            "whimbrel-c",
+            "--lib",
+            "--crate-type",
+            "cdylib,staticlib",
+        ]);
         build.args(["--profile", profile]).args(features).current_dir(workspace::root());
         if cfg!(target_os = "linux") {
             build.args(["--", "-C"]).arg(format!("link-arg=-Wl,-soname,libwhimbrel.so.{short}"));
@@ -59,7 +68,9 @@ impl C {
         // What an earlier version left must not be taken for this one.
         let _ = fs::remove_dir_all(&prefix);
         let library = Self { prefix };
-        library.lay_out(&built, version, short).map_err(|error| format!("{}: {error}", library.prefix.display()))?;
+        library
+            .lay_out(&built, version, short)
+            .map_err(|error| format!("{}: {error}", library.prefix.display()))?;
         Ok(library)
     }
 
@@ -79,8 +90,12 @@ impl C {
     /// Why it does not compile, for people.
     pub(crate) fn compile(&self, source: &Path, program: &Path, flags: &[&str]) -> Result<(), String> {
         let mut gcc = Command::new("gcc");
-        gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-o"]).arg(program);
-        gcc.arg("-I").arg(self.prefix.join("include")).arg(source).arg(self.libraries().join("libwhimbrel.a"));
+        gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-o"])
+            .arg(program);
+        gcc.arg("-I")
+            .arg(self.prefix.join("include"))
+            .arg(source)
+            .arg(self.libraries().join("libwhimbrel.a"));
         gcc.args(flags).args(["-ldl", "-lm"]);
         match shell::pass_through(&mut gcc) {
             Ok(true) => Ok(()),

@@ -1,11 +1,6 @@
 //! Part `c`: the C library as its users have it.
 
-use std::{
-    io,
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{io, path::PathBuf, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
@@ -34,7 +29,15 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     };
     let mut tally = Tally::default();
     let mut cargo = shell::cargo();
-    cargo.args(["test", "--locked", "--package", "whimbrel-c", "--features", "test-hooks,amqp,http", "--lib"]);
+    cargo.args([
+        "test",
+        "--locked",
+        "--package",
+        "whimbrel-c",
+        "--features",
+        "test-hooks,amqp,http",
+        "--lib",
+    ]);
     tally.add(judged("the crate", cargo.current_dir(workspace::root()), whole)?);
     let mut tests = Command::new("python3");
     tests.arg(c::folder().join("tests").join("run.py")).arg("--library").arg(c.libraries());
