@@ -5,7 +5,7 @@ import statistics
 from charts import bars, number
 from subjects import BUDGETS, SUBJECTS
 
-LANGUAGES = {"python": "Python", "node": "Node"}
+LANGUAGES = {"python": "Python", "node": "Node", "c": "C"}
 
 
 def runs(lines, key):
@@ -111,7 +111,8 @@ def write(lines, folder):
                 lags.append((label, statistics.median(late), min(late), max(late), subject.ours))
         size = lines[0]["bytes"]
         files[f"{language}-rate.svg"] = bars(f"{name}: messages of {size} B per second, QoS 1, all acknowledged", rows, "/s")
-        files[f"{language}-lag.svg"] = bars(f"{name}: lateness of the event loop at full rate, p99", lags, "ms")
+        if lags:
+            files[f"{language}-lag.svg"] = bars(f"{name}: lateness of the event loop at full rate, p99", lags, "ms")
         imports = [line for line in lines if line["kind"] == "import" and line["language"] == language]
         if imports:
             rows = [(line["package"], line["seconds"] * 1e3, None, None, line["package"] == "whimbrel") for line in imports]
@@ -185,11 +186,14 @@ def section(lines, language, name):
             cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
             cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
         out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
-    out += ["", f"![Lateness of the event loop]({language}-lag.svg)", ""]
+    out.append("")
+    if any(lag(runs(lines, subject.key)) for subject in subjects):
+        out += [f"![Lateness of the event loop]({language}-lag.svg)", ""]
     calls = next((line for line in lines if line["kind"] == "calls" and line["language"] == language), None)
     if calls:
         out += ["One call across the border, no I/O: " + ", ".join(
             f"{WORDS[name]} {cost:,} ns" for name, cost in calls["nanoseconds"].items()) + ".", ""]
+    if calls and calls["native_calls"]:
         what = "time of the thread" if language == "python" else "time on the clock"
         out += [f"Single native calls while messages are sent at full rate, {what} in µs:", ""]
         out += ["| call | calls | p50 | p99 | p99.9 | longest | over 50 µs |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
@@ -226,6 +230,8 @@ def lag_notes():
 
 
 WORDS = {
+    "version": "the version",
+    "accept_in_memory": "taking a message into an outbox in memory",
     "message_id": "`receipt.message_id`",
     "receipt_state": "`receipt.state()`",
     "account": "`account()`",

@@ -73,6 +73,7 @@ def arguments():
     parser.add_argument("--python-paho", required=True, help="Python with paho-mqtt 2")
     parser.add_argument("--node", required=True, help="node")
     parser.add_argument("--modules", required=True, type=pathlib.Path, help="folder whose node_modules has whimbrel and its peers")
+    parser.add_argument("--c", required=True, type=pathlib.Path, help="folder with the programs in C")
     parser.add_argument("--wheel", type=pathlib.Path, help="the wheel of whimbrel, to be weighed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=256, help="bytes of a body")
@@ -94,10 +95,14 @@ def measure(given, subject):
     """One run of one subject."""
     messages = subject.messages // 10 if given.quick else subject.messages
     with server(given.server, subject.tls) as (listening, counts), tempfile.TemporaryDirectory(dir=given.dir) as folder:
-        interpreter = {"python": given.python, "node": given.node}[subject.language]
-        if subject.environment == "paho":
-            interpreter = given.python_paho
-        command = [interpreter, str(HERE / subject.language / subject.program), *listening]
+        if subject.language == "c":
+            command = [str(given.c / subject.program)]
+        else:
+            interpreter = {"python": given.python, "node": given.node}[subject.language]
+            if subject.environment == "paho":
+                interpreter = given.python_paho
+            command = [interpreter, str(HERE / subject.language / subject.program)]
+        command += listening
         command += ["--messages", str(messages), "--bytes", str(given.bytes), "--concurrency", str(subject.concurrency)]
         command += ["--batch", str(subject.batch), "--outbox", folder]
         line = run(command, given.modules)

@@ -48,6 +48,10 @@ SUBJECTS = [
     Subject("mqttjs", "mqtt.js", "node", "mqttjs_publish.mjs", 120_000),
     Subject("mqttjs-level", "mqtt.js with mqtt-level-store", "node", "mqttjs_level_publish.mjs", 15_000, keeps="disk, not synced"),
     Subject("awscrt-node", "aws-crt, MQTT 5", "node", "awscrt_publish.mjs", 50_000),
+    Subject("c-send", "whimbrel `send`, with a callback", "c", "whimbrel_send", 400_000, ours=True, keeps="disk, synced"),
+    Subject("c-send-many", "whimbrel `send_many`", "c", "whimbrel_send_many", 800_000, ours=True, keeps="disk, synced"),
+    Subject("paho-c", "Paho C", "c", "paho_publish", 100_000),
+    Subject("paho-c-files", "Paho C with file persistence", "c", "paho_file_publish", 8_000, keeps="disk, not synced"),
 ]
 
 
@@ -67,5 +71,7 @@ BUDGETS = [
     Budget("Python `send` at least 34 times azure-iot-device", "python-send", "azure", 34),
     Budget("Python `send_many` at least 250,000/s", "python-send-many", rate=250_000),
     Budget("Node `send` at least 1.5 times mqtt.js", "node-send", "mqttjs", 1.5),
+    Budget("C `send` at least 7 times Paho C without storage", "c-send", "paho-c", 7),
+    Budget("C `send` at least 90 times Paho C with file persistence", "c-send", "paho-c-files", 90),
     Budget("Node `send` at least 22 times mqtt.js with mqtt-level-store", "node-send", "mqttjs-level", 22),
 ]

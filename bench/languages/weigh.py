@@ -32,6 +32,9 @@ def calls(given, server):
             command = [interpreter, str(HERE / language / program), *listening, "--outbox", folder]
             command += ["--messages", str(20_000 if given.quick else 200_000), "--bytes", str(given.bytes)]
             yield {"kind": "calls", "language": language, **run(command, given.modules)}
+    # No thread of the program is in the library's hands: there is no interpreter's lock, and no loop to be late.
+    command = [str(given.c / "calls"), "--port", "0", "--bytes", str(given.bytes)]
+    yield {"kind": "calls", "language": "c", "nanoseconds": run(command, given.modules), "native_calls": {}}
 
 
 def imports(given):

@@ -1,8 +1,8 @@
 //! Calls that take their time.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    time::Duration,
 };
 
 use tokio::{runtime::Handle, task::AbortHandle};
@@ -68,34 +68,41 @@ impl<T: Send + 'static> Call<T> {
     /// Those of the work; `Cancelled`.
     pub fn wait(self, mut interrupted: impl FnMut() -> bool) -> Result<T> {
         let operation = self.operation;
-        let place = Arc::new((Mutex::new(None), Condvar::new()));
-        let started = self.start({
-            let place = place.clone();
-            move |result| {
-                *place.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                place.1.notify_one();
-            }
-        });
-        let mut result = place.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut look_at = Instant::now() + LOOK_EVERY;
+        let (started, result) = self.start_here();
         loop {
-            if let Some(result) = result.take() {
-                return result;
-            }
-            let now = Instant::now();
-            if now >= look_at {
-                drop(result);
-                if interrupted() {
+            match result.recv_timeout(LOOK_EVERY) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err(runtime_gone(operation)),
+                Err(RecvTimeoutError::Timeout) if interrupted() => {
                     started.cancel();
                     return Err(Error::new(ErrorKind::Cancelled, operation, "the caller stopped waiting"));
                 }
-                look_at = now + LOOK_EVERY;
-                result = place.0.lock().unwrap_or_else(PoisonError::into_inner);
-                continue;
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            result = place.1.wait_timeout(result, look_at - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+
+    /// [`Call::wait`] for those who are never interrupted: the thread sleeps until the result is there.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn join(self) -> Result<T> {
+        let operation = self.operation;
+        let (_, result) = self.start_here();
+        result.recv().unwrap_or_else(|_| Err(runtime_gone(operation)))
+    }
+
+    fn start_here(self) -> (Started, Receiver<Result<T>>) {
+        let (sender, result) = mpsc::sync_channel(1);
+        // The receiver is gone when the thread has stopped waiting.
+        let started = self.start(move |done| drop(sender.try_send(done)));
+        (started, result)
+    }
+}
+
+/// The future was dropped with its runtime, and nobody will ever answer.
+fn runtime_gone(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, operation, "the runtime has ended")
 }
 
 impl Started {
@@ -114,7 +121,7 @@ impl<T> std::fmt::Debug for Call<T> {
 /// How often a thread that waits asks whether it should go on.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-#[cfg(test)]
+#[cfg(all(test, feature = "shared-runtime"))]
 mod tests {
     use super::*;
     use crate::runtime;
@@ -129,7 +136,21 @@ mod tests {
         let given_up = call(Box::pin(std::future::pending())).wait(|| true).unwrap_err();
         assert_eq!(given_up.kind(), ErrorKind::Cancelled);
         let late = call(Box::pin(std::future::pending())).within(Some(Duration::from_millis(1)));
-        assert_eq!(late.wait(|| false).unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(late.join().unwrap_err().kind(), ErrorKind::Timeout);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_runtime_that_has_ended() {
+        let ending = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let call = |handle: &Handle| Call::new("test", handle.clone(), std::future::pending::<Result<()>>());
+        let handle = ending.handle().clone();
+        let before = std::thread::spawn({
+            let handle = handle.clone();
+            move || call(&handle).wait(|| false)
+        });
+        drop(ending);
+        assert_eq!(before.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(call(&handle).join().unwrap_err().kind(), ErrorKind::Closed);
     }
 
     #[test]

@@ -9,8 +9,12 @@ use std::{
     },
 };
 
-use tracing::{Event, Level, Metadata, Subscriber, field, level_filters::LevelFilter, subscriber::Interest};
-use tracing_subscriber::{Layer, layer::Context, prelude::*};
+use tracing::{
+    Event, Level, Metadata, Subscriber, field,
+    level_filters::LevelFilter,
+    span,
+    subscriber::{Interest, set_global_default},
+};
 
 use crate::runtime::generation;
 
@@ -35,7 +39,7 @@ pub fn logs() -> Option<Receiver<LogRecord>> {
     let sink = Sink { generation: generation(), sender, lost: AtomicU64::new(0), next: OnceLock::new() };
     let Some(first) = FIRST.get() else {
         FIRST.set(sink).ok()?;
-        tracing_subscriber::registry().with(Forward).try_init().ok()?;
+        set_global_default(Forward).ok()?;
         return Some(records);
     };
     let last = first.last();
@@ -72,20 +76,33 @@ impl Sink {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Forward {
+/// Events only: spans are refused, so nothing has to be kept of them.
+impl Subscriber for Forward {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if is_wanted(metadata) { Interest::always() } else { Interest::never() }
     }
 
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         is_wanted(metadata)
     }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(level().map_or(LevelFilter::OFF, LevelFilter::from_level))
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn event(&self, event: &Event<'_>) {
         // Behind a fork nobody takes them until they are given again.
         let Some(sink) = FIRST.get().map(Sink::last).filter(|sink| sink.generation == generation()) else {
             return;

@@ -3,12 +3,11 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use serde::Deserialize;
 use whimbrel::{Durability, Error, ErrorKind, Lane, Message, Properties, Result, SystemProperties};
 
 /// What a program says about a message besides its body; what it does not say is `None` or empty.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "json", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Draft {
     /// `telemetry` (the default) or `alert`.
     pub lane: Option<String>,
@@ -35,7 +34,7 @@ pub struct Draft {
     /// Component the message belongs to.
     pub component: Option<String>,
     /// Time to live, milliseconds; may be a text.
-    #[serde(deserialize_with = "crate::options::number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "crate::options::number"))]
     pub expires_in_ms: Option<u64>,
     /// `on-disk`, `interval` or `memory`; else the outbox's own.
     pub durability: Option<String>,
@@ -104,7 +103,7 @@ fn invalid(operation: &'static str, message: &'static str, given: impl std::fmt:
     Error::new(ErrorKind::InvalidArgument, operation, message).with("given", given)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "service"))]
 mod tests {
     use super::*;
 

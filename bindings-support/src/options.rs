@@ -1,18 +1,23 @@
 //! Options as other languages say them: by name, in one JSON object, for a client is opened seldom. What is not said is
 //! `None`, and has its default in the core.
 
-use std::{path::PathBuf, sync::Arc, time::Duration, time::UNIX_EPOCH};
+use std::{path::PathBuf, time::Duration};
+#[cfg(feature = "service")]
+use std::{sync::Arc, time::UNIX_EPOCH};
 
+#[cfg(feature = "json")]
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+#[cfg(feature = "json")]
 use serde_json::Value;
-use whimbrel::{
-    DeviceOptions, Error, ErrorKind, Overflow, Result,
-    device::Protocol,
-    service::{CheckpointStore, EventsBuilder, FeedbackWanted, Position, SendOptions, ServiceOptions},
+#[cfg(feature = "service")]
+use whimbrel::service::{
+    CheckpointStore, EventsBuilder, FeedbackWanted, Position, SendOptions, ServiceOptions,
 };
+use whimbrel::{DeviceOptions, Error, ErrorKind, Overflow, Result, device::Protocol};
 
 use crate::message::durability;
 
+#[cfg(feature = "json")]
 /// Reads settings from a JSON object; `operation` is the call that got them.
 ///
 /// # Errors
@@ -31,6 +36,7 @@ pub fn settings<S: DeserializeOwned>(operation: &'static str, json: &str) -> Res
     })
 }
 
+#[cfg(feature = "json")]
 /// The names of all options of `S`, so that a binding can test that it has each of them.
 pub fn names<'de, S: Deserialize<'de>>() -> &'static [&'static str] {
     struct Names<'a>(&'a mut &'static [&'static str]);
@@ -64,23 +70,23 @@ pub fn names<'de, S: Deserialize<'de>>() -> &'static [&'static str] {
 }
 
 /// Options of [`whimbrel::DeviceClient::open`]; see [`DeviceOptions`]. Times in milliseconds; numbers may be texts.
-#[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Default)]
+#[cfg_attr(feature = "json", derive(Deserialize), serde(default, deny_unknown_fields))]
 #[allow(missing_docs, reason = "they are those of DeviceOptions")]
 pub struct DeviceSettings {
     pub outbox: Option<PathBuf>,
     pub outbox_in_memory: bool,
     pub overflow: Option<String>,
     pub durability: Option<String>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub outbox_max_bytes: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub outbox_max_messages: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub outbox_max_age_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub sync_interval_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub kept_outcomes: Option<u64>,
     pub server: Option<String>,
     pub websocket: bool,
@@ -95,21 +101,21 @@ pub struct DeviceSettings {
     pub client_key_pem: Option<String>,
     pub allow_unencrypted: bool,
     pub protocol: Option<String>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub keep_alive_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub connect_timeout_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub poll_interval_ms: Option<u64>,
     pub window: Option<u16>,
     pub inbox_window: Option<u16>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub backoff_min_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub backoff_max_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub close_deadline_ms: Option<u64>,
-    #[serde(deserialize_with = "number")]
+    #[cfg_attr(feature = "json", serde(deserialize_with = "number"))]
     pub token_lifetime_ms: Option<u64>,
 }
 
@@ -178,6 +184,7 @@ impl DeviceSettings {
     }
 }
 
+#[cfg(feature = "service")]
 /// Options of [`whimbrel::service::ServiceClient::connect`]; see [`ServiceOptions`]. As [`DeviceSettings`].
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -205,6 +212,7 @@ pub struct ServiceSettings {
     pub recent_outcomes: Option<u64>,
 }
 
+#[cfg(feature = "service")]
 impl ServiceSettings {
     /// The options for the hub and policy of `connection_string`.
     ///
@@ -235,6 +243,7 @@ impl ServiceSettings {
     }
 }
 
+#[cfg(feature = "service")]
 /// How to send a command; see [`SendOptions`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -246,6 +255,7 @@ pub struct SendSettings {
     pub feedback: Option<String>,
 }
 
+#[cfg(feature = "service")]
 impl SendSettings {
     /// The options.
     ///
@@ -265,6 +275,7 @@ impl SendSettings {
     }
 }
 
+#[cfg(feature = "service")]
 /// How to read events; see [`EventsBuilder`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -285,6 +296,7 @@ pub struct EventsSettings {
     pub ownership_lasts_ms: Option<u64>,
 }
 
+#[cfg(feature = "service")]
 /// A [`Position`]: `"beginning"`, `"end"`, or an object with `sequence`, `offset` or `time_ms`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -301,6 +313,7 @@ pub enum PositionSetting {
     TimeMs(#[serde(deserialize_with = "some_number")] u64),
 }
 
+#[cfg(feature = "service")]
 impl EventsSettings {
     /// `builder` with these settings and this store.
     ///
@@ -390,6 +403,7 @@ fn invalid(operation: &'static str, message: &'static str) -> Error {
     Error::new(ErrorKind::InvalidArgument, operation, message)
 }
 
+#[cfg(feature = "json")]
 /// A whole number, or one as text: not every language has numbers beyond 2^53.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a whole number that is not negative")]
@@ -398,14 +412,17 @@ enum Number {
     Text(String),
 }
 
+#[cfg(feature = "json")]
 pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     Option::<Number>::deserialize(deserializer)?.map(|number| number.value()).transpose()
 }
 
+#[cfg(feature = "service")]
 fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Number::deserialize(deserializer)?.value()
 }
 
+#[cfg(feature = "json")]
 impl Number {
     fn value<E: serde::de::Error>(self) -> Result<u64, E> {
         match self {
@@ -417,7 +434,7 @@ impl Number {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "service"))]
 mod tests {
     use super::*;
 

@@ -10,7 +10,9 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{Notify, watch};
-use whimbrel::{Command, ConnectionState, Inbox, Result, service};
+#[cfg(feature = "service")]
+use whimbrel::service;
+use whimbrel::{Command, ConnectionState, Inbox, Result};
 
 use crate::guarded;
 
@@ -63,6 +65,15 @@ impl<S: Source> Pull<S> {
             Some(item) => Some(item.map(Some)),
             None => found.ended.then_some(Ok(None)),
         }
+    }
+
+    /// [`Pull::take`] for those who never wait: asks the source, unless somebody waits at it.
+    pub fn try_next(&self) -> Option<Result<Option<S::Item>>> {
+        self.take().or_else(|| {
+            // Polled once, and dropped: that loses nothing.
+            let _ = self.ready().now_or_never();
+            self.take()
+        })
     }
 
     /// Resolves when there was something to take; another taker may have been faster. Dropping the future loses nothing.
@@ -132,7 +143,8 @@ impl<S: Source> Pull<S> {
         .await
     }
 
-    fn has_something(&self) -> bool {
+    /// Whether [`Pull::take`] would give something.
+    pub fn has_something(&self) -> bool {
         let found = self.found();
         found.ended || !found.items.is_empty()
     }
@@ -212,6 +224,7 @@ impl ConnectionStates {
     }
 }
 
+#[cfg(feature = "service")]
 impl Source for service::EventReader {
     type Item = service::Event;
     const AHEAD: usize = 64;
@@ -225,6 +238,7 @@ impl Source for service::EventReader {
     }
 }
 
+#[cfg(feature = "service")]
 impl Source for service::FeedbackReader {
     type Item = service::FeedbackBatch;
     const AHEAD: usize = 0;
@@ -300,6 +314,16 @@ mod tests {
         });
         pull.pass_on();
         assert_eq!(other.await.unwrap(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_taken_without_waiting() {
+        let (sender, pull) = numbers();
+        assert!(pull.try_next().is_none());
+        sender.send(1).unwrap();
+        assert_eq!(pull.try_next().unwrap().unwrap(), Some(1));
+        drop(sender);
+        assert_eq!(pull.try_next().unwrap().unwrap(), None);
     }
 
     #[tokio::test]

@@ -1,13 +1,15 @@
 //! The one runtime of a process, started when it is first needed.
 
+#[cfg(any(test, feature = "shared-runtime"))]
+use std::sync::Mutex;
+#[cfg(feature = "shared-runtime")]
+use std::sync::PoisonError;
 use std::{
     mem,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
+#[cfg(feature = "shared-runtime")]
 use tokio::runtime::{Builder, Handle, Runtime};
 use whimbrel::{Error, ErrorKind, Result};
 
@@ -16,12 +18,14 @@ use whimbrel::{Error, ErrorKind, Result};
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The runtime, and of which process it is. Never ended: whoever waited for its threads might wait for ever.
+#[cfg(feature = "shared-runtime")]
 static RUNTIME: Mutex<Option<(u64, Runtime)>> = Mutex::new(None);
 
 /// The runtime of this process. The first call starts its threads. To be asked when something is opened, not at each call.
 ///
 /// # Errors
 /// `Internal` when the system gives no threads.
+#[cfg(feature = "shared-runtime")]
 pub fn runtime() -> Result<Handle> {
     let generation = generation();
     let mut place = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,9 +98,10 @@ impl<T> Drop for Bound<T> {
 pub(crate) static FORKS: Mutex<()> = Mutex::new(());
 
 /// Threads that drive clients: a device has little to do at a time, and the program has threads of its own.
+#[cfg(feature = "shared-runtime")]
 const WORKERS: usize = 2;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "shared-runtime"))]
 mod tests {
     use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use clap::Args;
 use crate::{
     dist,
     languages::{
+        c::C,
         node::{self, Node},
         python::{self, build_wheel, install_wheel},
     },
@@ -64,7 +65,7 @@ fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     driver.arg(workspace::root().join("bench/languages/run.py")).current_dir(workspace::root());
     driver.arg("--server").arg(things.server).arg("--python").arg(&things.python);
     driver.arg("--python-paho").arg(things.python_paho).arg("--wheel").arg(things.wheel);
-    driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules);
+    driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules).arg("--c").arg(things.c);
     if quick {
         driver.arg("--quick");
     }
@@ -78,6 +79,7 @@ struct Things {
     wheel: PathBuf,
     node: PathBuf,
     modules: PathBuf,
+    c: PathBuf,
 }
 
 impl Things {
@@ -96,6 +98,7 @@ impl Things {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
             modules: node_package(modules)?,
+            c: c_programs()?,
             python,
             python_paho,
             node,
@@ -126,4 +129,26 @@ fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
     std::os::windows::fs::symlink_dir(&package, &link)
         .map_err(|error| format!("{}: {error}", link.display()))?;
     Ok(modules)
+}
+
+/// Compiles the programs in C, ours linked statically; the folder they are in.
+fn c_programs() -> Result<PathBuf, String> {
+    needs::program("gcc", "gcc")?;
+    needs::header("MQTTAsync.h", "libpaho-mqtt-dev")?;
+    let c = C::install("c-bench", "release", &[])?;
+    let (source, programs) =
+        (workspace::root().join("bench/languages/c"), needs::cache().join("c-bench").join("bin"));
+    fs::create_dir_all(&programs).map_err(|error| error.to_string())?;
+    for (name, file, flags) in [
+        ("whimbrel_send", "whimbrel_send.c", [].as_slice()),
+        ("whimbrel_send_many", "whimbrel_send_many.c", &[]),
+        ("calls", "calls.c", &[]),
+        ("paho_publish", "paho_publish.c", &["-lpaho-mqtt3a"]),
+        ("paho_file_publish", "paho_publish.c", &["-DPERSISTENCE", "-lpaho-mqtt3a"]),
+    ] {
+        // For clocks, and for what the header of the peer has that the standard has not.
+        let flags: Vec<&str> = ["-std=gnu11", "-Wno-pedantic"].iter().chain(flags).copied().collect();
+        c.compile(&source.join(file), &programs.join(name), &flags)?;
+    }
+    Ok(programs)
 }

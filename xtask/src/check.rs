@@ -30,6 +30,8 @@ pub(crate) fn run() -> io::Result<bool> {
     step("lints", "clippy, warnings denied", &mut || component("clippy", &clippy))?;
     let bare = ["check", "--locked", "--package", "whimbrel", "--no-default-features"];
     step("features", "the core without its default features", &mut || cargo(&bare, ""))?;
+    let bare = ["check", "--locked", "--package", "whimbrel-c", "--no-default-features"];
+    step("features of C", "the C library without its default features", &mut || cargo(&bare, ""))?;
     let doc = ["doc", "--locked", "--workspace", "--no-deps", "--all-features", "--document-private-items"];
     step("documentation", "cargo doc, warnings denied", &mut || cargo(&doc, "-D warnings"))?;
     step("dependencies", "licences and bans of deny.toml", &mut dependencies::check)?;

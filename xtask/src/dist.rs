@@ -1,15 +1,17 @@
 //! `cargo xtask dist`: the packages as they are handed out, in `dist/`, and whether they are small enough.
 
 use std::{
-    env::consts::{ARCH, EXE_SUFFIX, OS},
+    env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX, OS},
     fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
     languages::{
+        c::C,
         node::{self, Node},
         python::build_wheel,
     },
@@ -26,6 +28,9 @@ const CLIENT_LIMIT: u64 = 4 << 20;
 const HUB_LIMIT: u64 = 15 << 20;
 /// The native half of the npm package, as `scripts/build.mjs` leaves it.
 const LIBRARY: &str = "whimbrel.node";
+/// Largest C library, stripped: with TLS, and without.
+const C_LIMIT: u64 = 1_400_000;
+const C_BARE_LIMIT: u64 = 500_000;
 
 /// Builds all packages for this platform. Whether each is within its limit.
 pub(crate) fn run() -> io::Result<bool> {
@@ -34,8 +39,8 @@ pub(crate) fn run() -> io::Result<bool> {
     empty(&dist)?;
     wheels(&dist)?;
     npm_packages(&dist, &platform)?;
+    let mut files = c_library(&dist, &platform)?;
 
-    let mut files: Vec<(String, u64)> = Vec::new();
     for entry in fs::read_dir(&dist)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
@@ -52,7 +57,12 @@ fn print(files: &[(String, u64)]) -> bool {
     let mut good = true;
     println!("\n{:<64} {:>10}  {:>7}", "package", "bytes", "MiB");
     for (name, size) in files {
-        let limit = if name.contains("hub") { HUB_LIMIT } else { CLIENT_LIMIT };
+        let limit = match name {
+            name if name.contains("hub") => HUB_LIMIT,
+            name if name == C_BARE => C_BARE_LIMIT,
+            name if name == C_FULL => C_LIMIT,
+            _ => CLIENT_LIMIT,
+        };
         let over = *size > limit;
         good &= !over;
         let verdict = if over { format!("  over the limit of {}", mib(limit)) } else { String::new() };
@@ -60,6 +70,27 @@ fn print(files: &[(String, u64)]) -> bool {
     }
     good
 }
+
+/// The C library as it is installed, and what its shared form weighs with TLS and without.
+fn c_library(dist: &Path, platform: &Platform) -> io::Result<Vec<(String, u64)>> {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut weights = Vec::new();
+    for (name, features) in [(C_BARE, ["--no-default-features"].as_slice()), (C_FULL, &[])] {
+        let c = C::install("c-dist", "small", features).map_err(io::Error::other)?;
+        let shared = c.libraries().join(format!("{DLL_PREFIX}whimbrel{DLL_SUFFIX}"));
+        weights.push((name.to_owned(), fs::metadata(shared)?.len()));
+        if name == C_FULL {
+            let mut tar = Command::new("tar");
+            tar.arg("-C").arg(c.prefix()).arg("-czf");
+            tar.arg(dist.join(format!("whimbrel-c-{version}-{}.tar.gz", platform.name))).arg(".");
+            shell::done(&mut tar, "the C library cannot be packed")?;
+        }
+    }
+    Ok(weights)
+}
+
+const C_BARE: &str = "libwhimbrel without TLS";
+const C_FULL: &str = "libwhimbrel with TLS";
 
 fn mib(bytes: u64) -> String {
     let hundredths = bytes.saturating_mul(100) >> 20;

@@ -3,7 +3,8 @@
 use std::{fs, io, process::Command};
 
 use crate::{
-    languages::node::Node,
+    languages::{c, node::Node},
+    needs,
     shell::{self, say},
     workspace,
 };
@@ -37,7 +38,29 @@ pub(crate) fn run(check: bool) -> io::Result<bool> {
             fs::write(&path, text)?;
         }
     }
-    Ok(current & declarations(check)?)
+    Ok(current & header(check)? & declarations(check)?)
+}
+
+/// The header of the C library, made from its source.
+fn header(check: bool) -> io::Result<bool> {
+    let cbindgen = needs::cargo_program("cbindgen", CBINDGEN).map_err(io::Error::other)?;
+    let path = c::folder().join("include").join("whimbrel.h");
+    let mut make = Command::new(cbindgen);
+    make.args(["--quiet", "--config", "cbindgen.toml", "--crate", "whimbrel-c", "."])
+        .current_dir(c::folder());
+    let (good, text) = shell::output(&mut make)?;
+    if !good || text.is_empty() {
+        return Err(io::Error::other("cbindgen made no header"));
+    }
+    if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        return Ok(true);
+    }
+    if check {
+        println!("{} is not current; run: cargo xtask gen", path.display());
+        return Ok(false);
+    }
+    say(format!("writing {}", path.display()));
+    fs::write(&path, text).map(|()| true)
 }
 
 /// The declarations of the npm package, which are made with it.
@@ -49,3 +72,6 @@ fn declarations(check: bool) -> io::Result<bool> {
     }
     shell::pass_through(&mut build)
 }
+
+/// The version that makes the header; another one may make another header.
+const CBINDGEN: &str = "0.29.4";

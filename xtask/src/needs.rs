@@ -97,6 +97,47 @@ pub(crate) fn program(program: &str, package: &str) -> Result<PathBuf, String> {
     shell::find(program).ok_or_else(|| format!("the package {package} brought no {program}"))
 }
 
+/// A program of crates.io in this version, in the cache; built without optimisation, for it is built to be run once or twice.
+///
+/// # Errors
+/// Why it is not there, for people.
+pub(crate) fn cargo_program(name: &str, version: &str) -> Result<PathBuf, String> {
+    let folder = cache().join(format!("cargo-{name}-{version}"));
+    let program = folder.join("bin").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if program.is_file() {
+        return Ok(program);
+    }
+    say(format!("installing {name} {version} from crates.io (takes minutes)"));
+    let mut install = shell::cargo();
+    install.args(["install", "--quiet", "--locked", "--debug", "--root"]).arg(&folder);
+    install.arg(format!("{name}@{version}"));
+    // Its own target folder: that of the workspace would be full of what only it needs.
+    install.env_remove("CARGO_TARGET_DIR").current_dir(std::env::temp_dir());
+    match shell::pass_through(&mut install) {
+        Ok(true) => Ok(program),
+        Ok(false) => Err(format!("cargo could not install {name} {version}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A header, after installing the Debian package it is in, if need be.
+///
+/// # Errors
+/// Why it is not there, for people.
+pub(crate) fn header(header: &str, package: &str) -> Result<(), String> {
+    let is_there = || {
+        let mut probe = Command::new("gcc");
+        probe.args(["-E", "-include", header, "-x", "c", "/dev/null"]);
+        probe.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    };
+    if is_there() {
+        return Ok(());
+    }
+    debian_package(package).map_err(|why| format!("{header} is not installed, and {why}"))?;
+    if is_there() { Ok(()) } else { Err(format!("the package {package} brought no {header}")) }
+}
+
 fn debian_package(package: &str) -> Result<(), String> {
     let Some(apt) = shell::find("apt-get") else {
         return Err(format!("there is no apt-get to install {package} with"));

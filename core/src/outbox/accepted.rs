@@ -19,6 +19,11 @@ impl Accepted {
         Self { receipt, commit, _told: told }
     }
 
+    /// The receipt, for those who do not wait here: it follows the message, and does not say that it is stored.
+    pub fn into_receipt(self) -> Receipt {
+        self.receipt
+    }
+
     /// Waits until the message is as safe as was asked for. Those of one lane are safe in the order in which they were
     /// taken in, so whoever waits for one after the other waits once for each commit.
     ///

@@ -1,5 +1,6 @@
 //! The packages of other languages: built as users get them, with the tools they are developed with.
 
+pub(crate) mod c;
 pub(crate) mod node;
 pub(crate) mod python;
 

@@ -4,8 +4,8 @@ use std::{ffi::OsString, io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{node::Node, python::Python},
-    shell,
+    languages::{c::C, node::Node, python::Python},
+    needs, shell,
     tally::Tally,
     workspace,
 };
@@ -21,6 +21,13 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
             return Ok(Tally::fail());
         }
     };
+    let c = match c_actor(&actors) {
+        Ok(c) => c,
+        Err(why) => {
+            println!("    {why}");
+            return Ok(Tally::fail());
+        }
+    };
     let results = tempfile(ground)?;
     let mut play = Command::new(driver);
     play.arg("--json").arg(&results);
@@ -32,6 +39,8 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         ("Python", script(python.program(), "actor.py").to_vec()),
         ("Python (sync)", python_blocking),
         ("Node", script(node.program(), "actor.mjs").to_vec()),
+        ("C", vec![c.clone().into()]),
+        ("C (callbacks)", vec![c.into(), "--callbacks".into()]),
     ] {
         play.arg("--actor").arg(actor(language, &words));
     }
@@ -63,6 +72,15 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     }
     tally.add(if current.success() { Tally::pass() } else { Tally::fail() });
     Ok(tally)
+}
+
+/// The actor in C, compiled.
+fn c_actor(actors: &Path) -> Result<std::path::PathBuf, String> {
+    let c = C::for_tests()?;
+    needs::header("cjson/cJSON.h", "libcjson-dev")?;
+    let program = needs::cache().join("c-actor");
+    c.compile(&actors.join("actor.c"), &program, &["-lcjson"])?;
+    Ok(program)
 }
 
 /// Where the results go: beside the programs.

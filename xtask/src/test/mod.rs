@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test whose tools are there, with a table of what ran, what was skipped and why.
 
+mod c;
 mod cargo;
 mod conformance;
 mod languages;
@@ -76,7 +77,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
 }
 
 /// Members that are not tested as cargo tests packages.
-const PARTS_OF_THEIR_OWN: [&str; 3] = ["examples", "bindings-python", "bindings-node"];
+const PARTS_OF_THEIR_OWN: [&str; 4] = ["examples", "bindings-c", "bindings-python", "bindings-node"];
 
 /// Every part, in the order they run: quick ones first.
 fn parts(members: &[Package]) -> Vec<Part> {
@@ -96,6 +97,11 @@ fn parts(members: &[Package]) -> Vec<Part> {
     add("examples", "the programs of examples/, from start to end", programs::examples);
     add("python", "the Python package: tests, stubs, types", languages::python);
     add("node", "the npm package: tests, types", languages::node);
+    add(
+        "c",
+        "the C library: its tests in C and C++, with sanitizers and valgrind, installed, and its examples",
+        c::run,
+    );
     add("conformance", "the same scenarios in every language, and the table of them", conformance::run);
     add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
     add("kill", "devices and hubs killed by the hundred", cargo::kill);
