@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{node::Node, python::Python},
+    languages::{kotlin::Kotlin, node::Node, python::Python},
     shell,
     tally::Tally,
     workspace,
@@ -14,9 +14,13 @@ use crate::{
 pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     let driver = ground.built.program("conformance")?;
     let actors = workspace::root().join("conformance").join("actors");
-    let (python, node) = match (Python::with_whimbrel(), Node::with_whimbrel()) {
-        (Ok(python), Ok(node)) => (python, node),
-        (Err(why), _) | (_, Err(why)) => {
+    let ready = || {
+        let kotlin = Kotlin::with_whimbrel()?.program("whimbrel-conformance-actor", "ActorKt")?;
+        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, kotlin))
+    };
+    let (python, node, kotlin) = match ready() {
+        Ok(ready) => ready,
+        Err(why) => {
             println!("    {why}");
             return Ok(Tally::fail());
         }
@@ -32,6 +36,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         ("Python", script(python.program(), "actor.py").to_vec()),
         ("Python (sync)", python_blocking),
         ("Node", script(node.program(), "actor.mjs").to_vec()),
+        ("Kotlin", kotlin),
     ] {
         play.arg("--actor").arg(actor(language, &words));
     }

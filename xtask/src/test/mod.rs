@@ -96,6 +96,7 @@ fn parts(members: &[Package]) -> Vec<Part> {
     add("examples", "the programs of examples/, from start to end", programs::examples);
     add("python", "the Python package: tests, stubs, types", languages::python);
     add("node", "the npm package: tests, types", languages::node);
+    add("kotlin", "the Kotlin package: tests, examples", languages::kotlin);
     add("conformance", "the same scenarios in every language, and the table of them", conformance::run);
     add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
     add("kill", "devices and hubs killed by the hundred", cargo::kill);

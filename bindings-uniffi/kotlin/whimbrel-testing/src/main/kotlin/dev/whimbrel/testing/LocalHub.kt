@@ -77,6 +77,12 @@ public class LocalHub(private val settings: Map<String, String> = emptyMap()) : 
         return answer.jsonObject.getValue("connection_string").jsonPrimitive.content
     }
 
+    /** Whether the hub takes the device for connected. */
+    public fun isConnected(device: String): Boolean {
+        val identity = request("GET", "devices/${escaped(device)}", null).jsonObject
+        return identity.getValue("connection_state").jsonPrimitive.content.lowercase() == "connected"
+    }
+
     /** Sends a command to a device, which need not be connected; its message id. */
     public fun sendCommand(device: String, body: String, messageId: String? = null, properties: Map<String, String> = emptyMap()): String {
         val envelope =
