@@ -47,6 +47,8 @@ SUBJECTS = [
     Subject("node-send-many", "whimbrel `sendMany`", "node", "whimbrel_send_many.mjs", 600_000, ours=True, keeps="disk, synced"),
     Subject("mqttjs", "mqtt.js", "node", "mqttjs_publish.mjs", 120_000),
     Subject("mqttjs-level", "mqtt.js with mqtt-level-store", "node", "mqttjs_level_publish.mjs", 15_000, keeps="disk, not synced"),
+    Subject("kotlin-send", "whimbrel `send`", "kotlin", "SendKt", 400_000, ours=True, keeps="disk, synced"),
+    Subject("kotlin-send-many", "whimbrel `sendMany`", "kotlin", "SendManyKt", 1_200_000, ours=True, keeps="disk, synced"),
     Subject("awscrt-node", "aws-crt, MQTT 5", "node", "awscrt_publish.mjs", 50_000),
 ]
 
@@ -66,6 +68,8 @@ BUDGETS = [
     Budget("Python `send` at least 2 times gmqtt", "python-send", "gmqtt", 2),
     Budget("Python `send` at least 34 times azure-iot-device", "python-send", "azure", 34),
     Budget("Python `send_many` at least 250,000/s", "python-send-many", rate=250_000),
+    Budget("Kotlin `send` at least as fast as Python's", "kotlin-send", "python-send", 1),
+    Budget("Kotlin `sendMany` at least as fast as Python's `send_many`", "kotlin-send-many", "python-send-many", 1),
     Budget("Node `send` at least 1.5 times mqtt.js", "node-send", "mqttjs", 1.5),
     Budget("Node `send` at least 22 times mqtt.js with mqtt-level-store", "node-send", "mqttjs-level", 22),
 ]

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the programs of `bench/`, built for release.
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     process::Command,
@@ -10,6 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
+    languages::{kotlin::Kotlin, uniffi::Native},
     needs,
     shell::{self, say},
     workspace,
@@ -61,6 +63,7 @@ fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     driver.arg("--server").arg(things.server).arg("--python").arg(&things.python);
     driver.arg("--python-paho").arg(things.python_paho).arg("--wheel").arg(things.wheel);
     driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules);
+    driver.arg("--java").arg(things.java).arg("--classpath").arg(things.classpath);
     if quick {
         driver.arg("--quick");
     }
@@ -74,6 +77,8 @@ struct Things {
     wheel: PathBuf,
     node: PathBuf,
     modules: PathBuf,
+    java: PathBuf,
+    classpath: OsString,
 }
 
 impl Things {
@@ -87,6 +92,7 @@ impl Things {
         build.args(["build", "--locked", "--release", "--package", "whimbrel-bench"]);
         succeed(build.current_dir(workspace::root()))?;
         let target = target_folder()?;
+        let kotlin = Kotlin::build(&Native::build(&["--release"])?, "kotlin-bench")?;
         Ok(Self {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
@@ -94,6 +100,8 @@ impl Things {
             python,
             python_paho,
             node,
+            java: kotlin.java().to_path_buf(),
+            classpath: kotlin.class_path("whimbrel-bench")?,
         })
     }
 }

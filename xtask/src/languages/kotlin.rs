@@ -76,17 +76,31 @@ impl Kotlin {
     /// # Errors
     /// When Maven left no list of what the module needs.
     pub(crate) fn program(&self, module: &str, class: &str) -> Result<Vec<OsString>, String> {
+        let path = self.class_path(module)?;
+        let quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp"];
+        let mut words = vec![self.java.clone().into_os_string()];
+        words.extend(quick.map(OsString::from));
+        words.extend([path, class.into()]);
+        Ok(words)
+    }
+
+    /// The class path of a module and what it needs.
+    ///
+    /// # Errors
+    /// As [`Self::program`].
+    pub(crate) fn class_path(&self, module: &str) -> Result<OsString, String> {
         let build = self.folder.join("build").join(module);
         let list = build.join("classpath.txt");
         let needed = fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
         let mut path = build.join("classes").into_os_string();
         path.push(if cfg!(windows) { ";" } else { ":" });
         path.push(needed.trim());
-        let quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp"];
-        let mut words = vec![self.java.clone().into_os_string()];
-        words.extend(quick.map(OsString::from));
-        words.extend([path, class.into()]);
-        Ok(words)
+        Ok(path)
+    }
+
+    /// The program java.
+    pub(crate) fn java(&self) -> &Path {
+        &self.java
     }
 }
 

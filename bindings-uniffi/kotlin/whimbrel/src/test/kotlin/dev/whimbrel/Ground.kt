@@ -20,9 +20,10 @@ internal class Ground(val hub: LocalHub, val outbox: File) {
         closeDeadline: Duration? = Duration.ZERO,
         outboxMaxMessages: Long? = null,
         protocol: Protocol? = null,
+        listener: String = "mqtt",
     ) = DeviceOptions(
         outboxDir = outboxDir,
-        server = hub.server(),
+        server = hub.server(listener),
         backoff = 10.milliseconds..100.milliseconds,
         keepAlive = keepAlive,
         closeDeadline = closeDeadline,

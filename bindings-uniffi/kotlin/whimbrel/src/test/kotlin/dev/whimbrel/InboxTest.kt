@@ -70,6 +70,21 @@ class InboxTest {
     }
 
     @Test
+    fun `a command the hub does not hold any more cannot be settled, and the next one comes`() = test { ground ->
+        DeviceClient.open(ground.hub.createDevice("d1"), ground.options(protocol = Protocol.AMQP, listener = "amqp")).use { device ->
+            ground.hub.sendCommand("d1", "x", "c1")
+            val lost = device.inbox().next()!!
+            ground.hub.whimbrel("command", "purge", "d1")
+            val thrown = runCatching { lost.complete() }.exceptionOrNull()
+            assertTrue(thrown is WhimbrelException.LockLost) { "$thrown" }
+            ground.hub.sendCommand("d1", "x", "c2")
+            val next = device.inbox().next()!!
+            assertEquals("c2", next.messageId)
+            next.complete()
+        }
+    }
+
+    @Test
     fun `MQTT 3 cannot reject, and says so`() = test { ground ->
         val connectionString = ground.hub.createDevice("d1")
         ground.hub.sendCommand("d1", "one", "c1")
