@@ -5,7 +5,7 @@ import statistics
 from charts import bars, number
 from subjects import BUDGETS, SUBJECTS
 
-LANGUAGES = {"python": "Python", "node": "Node", "c": "C"}
+LANGUAGES = {"python": "Python", "node": "Node", "c": "C", "kotlin": "Kotlin"}
 
 
 def runs(lines, key):
@@ -177,23 +177,16 @@ def section(lines, language, name):
         cells += [number(min(values)), number(statistics.median(values)), number(max(values))]
         cells += [f"{cpu(found):.1f}", f"{rss(found):.0f}", lag(found) or "no loop"]
         out.append("| " + " | ".join(cells) + " |")
-    out += ["", "Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
-            "takes for a message:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
-    out.append("| --- |" + " ---: |" * (len(subjects) - len(ours)))
-    for subject in ours:
-        cells = []
-        for peer in (peer for peer in subjects if not peer.ours):
-            cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
-            cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
-        out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
     out.append("")
+    if len(ours) < len(subjects):
+        out += beside_peers(lines, subjects)
     if any(lag(runs(lines, subject.key)) for subject in subjects):
         out += [f"![Lateness of the event loop]({language}-lag.svg)", ""]
     calls = next((line for line in lines if line["kind"] == "calls" and line["language"] == language), None)
     if calls:
         out += ["One call across the border, no I/O: " + ", ".join(
             f"{WORDS[name]} {cost:,} ns" for name, cost in calls["nanoseconds"].items()) + ".", ""]
-    if calls and calls["native_calls"]:
+    if calls and calls.get("native_calls"):
         what = "time of the thread" if language == "python" else "time on the clock"
         out += [f"Single native calls while messages are sent at full rate, {what} in µs:", ""]
         out += ["| call | calls | p50 | p99 | p99.9 | longest | over 50 µs |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
@@ -212,6 +205,20 @@ def section(lines, language, name):
         out += [f"| {line['package']} ({line['what']}) | {line['packed'] / 1e6:.2f} | {line['unpacked'] / 1e6:.2f} |" for line in sizes]
         out.append("")
     return out
+
+
+def beside_peers(lines, subjects):
+    ours = [subject for subject in subjects if subject.ours]
+    out = ["Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
+            "takes for a message:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
+    out.append("| --- |" + " ---: |" * (len(subjects) - len(ours)))
+    for subject in ours:
+        cells = []
+        for peer in (peer for peer in subjects if not peer.ours):
+            cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
+            cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
+        out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
+    return [*out, ""]
 
 
 def lag_notes():

@@ -74,6 +74,8 @@ def arguments():
     parser.add_argument("--node", required=True, help="node")
     parser.add_argument("--modules", required=True, type=pathlib.Path, help="folder whose node_modules has whimbrel and its peers")
     parser.add_argument("--c", required=True, type=pathlib.Path, help="folder with the programs in C")
+    parser.add_argument("--java", required=True, help="java")
+    parser.add_argument("--classpath", required=True, help="class path of bench/languages/kotlin")
     parser.add_argument("--wheel", type=pathlib.Path, help="the wheel of whimbrel, to be weighed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=256, help="bytes of a body")
@@ -95,14 +97,7 @@ def measure(given, subject):
     """One run of one subject."""
     messages = subject.messages // 10 if given.quick else subject.messages
     with server(given.server, subject.tls) as (listening, counts), tempfile.TemporaryDirectory(dir=given.dir) as folder:
-        if subject.language == "c":
-            command = [str(given.c / subject.program)]
-        else:
-            interpreter = {"python": given.python, "node": given.node}[subject.language]
-            if subject.environment == "paho":
-                interpreter = given.python_paho
-            command = [interpreter, str(HERE / subject.language / subject.program)]
-        command += listening
+        command = [*start(given, subject), *listening]
         command += ["--messages", str(messages), "--bytes", str(given.bytes), "--concurrency", str(subject.concurrency)]
         command += ["--batch", str(subject.batch), "--outbox", folder]
         line = run(command, given.modules)
@@ -117,8 +112,20 @@ def measure(given, subject):
         "cpu_us_per_message": 1e6 * line["cpu_seconds"] / line["messages"],
         "server_cpu_seconds": counted["cpu_seconds"],
         "load": os.getloadavg(),
-        "command": [pathlib.Path(part).name if pathlib.Path(part).is_absolute() else part for part in command],
+        "command": [pathlib.Path(part).name if pathlib.Path(part).is_absolute() else part for part in command if part != given.classpath],
     }
+
+
+def start(given, subject):
+    """How its program is started."""
+    if subject.language == "c":
+        return [str(given.c / subject.program)]
+    if subject.language == "kotlin":
+        return [given.java, "-cp", given.classpath, subject.program]
+    interpreter = {"python": given.python, "node": given.node}[subject.language]
+    if subject.environment == "paho":
+        interpreter = given.python_paho
+    return [interpreter, str(HERE / subject.language / subject.program)]
 
 
 def run(command, modules):

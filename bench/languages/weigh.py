@@ -27,9 +27,14 @@ def calls(given, server):
     # Late, for it imports this module.
     from run import run
 
-    for language, interpreter, program in (("python", given.python, "calls.py"), ("node", given.node, "calls.mjs")):
+    programs = {
+        "python": [given.python, str(HERE / "python" / "calls.py")],
+        "node": [given.node, str(HERE / "node" / "calls.mjs")],
+        "kotlin": [given.java, "-cp", given.classpath, "CallsKt"],
+    }
+    for language, program in programs.items():
         with server(given.server) as (listening, _), tempfile.TemporaryDirectory(dir=given.dir) as folder:
-            command = [interpreter, str(HERE / language / program), *listening, "--outbox", folder]
+            command = [*program, *listening, "--outbox", folder]
             command += ["--messages", str(20_000 if given.quick else 200_000), "--bytes", str(given.bytes)]
             yield {"kind": "calls", "language": language, **run(command, given.modules)}
     # No thread of the program is in the library's hands: there is no interpreter's lock, and no loop to be late.

@@ -19,12 +19,13 @@ mod port;
 mod pull;
 mod runtime;
 mod sends;
+mod storing;
 
 pub use call::{Call, Started};
 #[cfg(feature = "json")]
 pub use error::envelope;
 pub use guard::{guard, guarded};
-pub use log::{LogRecord, logs, set_log_level};
+pub use log::{LogRecord, LogRecords, logs, set_log_level};
 pub use message::Draft;
 pub use options::DeviceSettings;
 #[cfg(feature = "service")]
@@ -33,7 +34,8 @@ pub use options::{EventsSettings, PositionSetting, SendSettings, ServiceSettings
 pub use options::{names, settings};
 pub use port::Port;
 pub use pull::{ConnectionStates, Pull, Source};
-#[cfg(feature = "shared-runtime")]
-pub use runtime::runtime;
 pub use runtime::{Bound, after_fork};
+#[cfg(feature = "shared-runtime")]
+pub use runtime::{Lease, running_runtime, runtime};
 pub use sends::Sends;
+pub use storing::Storing;

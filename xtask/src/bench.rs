@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the programs of `bench/`, built for release.
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     process::Command,
@@ -12,8 +13,10 @@ use crate::{
     dist,
     languages::{
         c::C,
+        kotlin::Kotlin,
         node::{self, Node},
         python::{self, build_wheel, install_wheel},
+        uniffi::Native,
     },
     needs,
     shell::{self, say},
@@ -66,6 +69,7 @@ fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     driver.arg("--server").arg(things.server).arg("--python").arg(&things.python);
     driver.arg("--python-paho").arg(things.python_paho).arg("--wheel").arg(things.wheel);
     driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules).arg("--c").arg(things.c);
+    driver.arg("--java").arg(things.java).arg("--classpath").arg(things.classpath);
     if quick {
         driver.arg("--quick");
     }
@@ -80,6 +84,8 @@ struct Things {
     node: PathBuf,
     modules: PathBuf,
     c: PathBuf,
+    java: PathBuf,
+    classpath: OsString,
 }
 
 impl Things {
@@ -94,6 +100,7 @@ impl Things {
         shell::done(build.current_dir(workspace::root()), "the benchmarks do not build")
             .map_err(|error| error.to_string())?;
         let target = workspace::target().map_err(|error| error.to_string())?;
+        let kotlin = Kotlin::build(&Native::build(&["--release"])?, "kotlin-bench")?;
         Ok(Self {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
@@ -102,6 +109,8 @@ impl Things {
             python,
             python_paho,
             node,
+            java: kotlin.java().to_path_buf(),
+            classpath: kotlin.class_path("whimbrel-bench")?,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{c::C, node::Node, python::Python},
+    languages::{c::C, kotlin::Kotlin, node::Node, python::Python},
     needs, shell,
     tally::Tally,
     workspace,
@@ -14,9 +14,13 @@ use crate::{
 pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     let driver = ground.built.program("conformance")?;
     let actors = workspace::root().join("conformance").join("actors");
-    let (python, node) = match (Python::with_whimbrel(), Node::with_whimbrel()) {
-        (Ok(python), Ok(node)) => (python, node),
-        (Err(why), _) | (_, Err(why)) => {
+    let ready = || {
+        let kotlin = Kotlin::with_whimbrel()?.program("whimbrel-conformance-actor", "ActorKt")?;
+        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, kotlin))
+    };
+    let (python, node, kotlin) = match ready() {
+        Ok(ready) => ready,
+        Err(why) => {
             println!("    {why}");
             return Ok(Tally::fail());
         }
@@ -41,6 +45,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         ("Node", script(node.program(), "actor.mjs").to_vec()),
         ("C", vec![c.clone().into()]),
         ("C (callbacks)", vec![c.into(), "--callbacks".into()]),
+        ("Kotlin", kotlin),
     ] {
         play.arg("--actor").arg(actor(language, &words));
     }

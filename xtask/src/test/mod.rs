@@ -102,6 +102,7 @@ fn parts(members: &[Package]) -> Vec<Part> {
         "the C library: its tests in C and C++, with sanitizers and valgrind, installed, and its examples",
         c::run,
     );
+    add("kotlin", "the Kotlin package: tests, examples", languages::kotlin);
     add("conformance", "the same scenarios in every language, and the table of them", conformance::run);
     add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
     add("kill", "devices and hubs killed by the hundred", cargo::kill);
