@@ -170,7 +170,7 @@ impl Shared {
             let work = if state.preparing { &self.prepared } else { &self.committed };
             state = self.wait(work, state);
         }
-        self.released.store(true, Ordering::Release);
+        // The files are closed, too; readers open them again.
         state.current = None;
         state.next_segment = Next::Idle;
         self.let_go_if_idle(&state);

@@ -37,7 +37,8 @@ pub(super) struct Shared {
     pub(super) id: OutboxId,
     /// The id as text.
     pub(super) name: String,
-    /// The opening. Changes with the state held, so what was made in one is checked there before it goes into another.
+    /// The opening; 0 while the outbox is suspended. Changes with the state held, so what belongs to one opening is
+    /// checked before it meets another.
     epoch: AtomicU32,
     disks: PerLane<Arc<dyn Disk>>,
     pub(super) options: OutboxOptions,
@@ -165,10 +166,16 @@ impl Shared {
     /// `Closed`, also when the outbox was suspended since, and is open again.
     pub(super) fn open_state_of(&self, epoch: u32, operation: &'static str) -> Result<MutexGuard<'_, State>> {
         let state = self.open_state(operation)?;
-        if epoch != self.epoch() {
-            return Err(Error::new(ErrorKind::Closed, operation, SUSPENDED));
-        }
+        self.check_opening(epoch, operation)?;
         Ok(state)
+    }
+
+    /// Fails with `Closed` when the outbox was suspended since it was opened as `epoch`.
+    pub(super) fn check_opening(&self, epoch: u32, operation: &'static str) -> Result<()> {
+        if epoch == self.epoch() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Closed, operation, SUSPENDED))
     }
 
     /// Commits everything and gives the folder free. Who waits for the end of a message waits on.
@@ -179,12 +186,13 @@ impl Shared {
             if state.phase != Phase::Open {
                 return Ok(());
             }
-            state.phase = Phase::Suspended;
             for queue in state.lanes.iter_mut() {
                 // The figures go on telling the age of the oldest message, from memory.
                 let _ = self.look(queue, queue.ledger.head);
                 told = told.and(queue.pay());
             }
+            state.phase = Phase::Suspended;
+            self.epoch.store(0, Relaxed);
             state.journals()
         };
         self.arrived.notify_one();
@@ -198,12 +206,14 @@ impl Shared {
 
     /// Takes the folder again, and reads back what is there. Nothing has changed when it fails.
     pub(super) fn resume(&self) -> Result<()> {
-        match self.state().phase {
-            Phase::Open => return Ok(()),
-            Phase::Suspended => {}
-            Phase::Closed => return Err(Error::new(ErrorKind::Closed, RESUME, "the outbox was closed")),
-        }
-        let epoch = self.epoch();
+        let epoch = {
+            let state = self.state();
+            match state.phase {
+                Phase::Open => return Ok(()),
+                Phase::Suspended => state.lanes.telemetry.identity.epoch,
+                Phase::Closed => return Err(Error::new(ErrorKind::Closed, RESUME, "the outbox was closed")),
+            }
+        };
         for lane in Lane::ALL {
             check_there(&**self.disks.get(lane))?;
         }

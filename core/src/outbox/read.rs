@@ -61,7 +61,7 @@ impl Shared {
         let mut at = from;
         let mut found = Vec::new();
         loop {
-            let (journal, wanted) = {
+            let (journal, epoch, wanted) = {
                 let mut state = self.open_state("outbox.read")?;
                 let queue = state.lanes.get_mut(lane);
                 let mut hand_out = HandOut { now: self.clock.moment(), out: &mut *out, over: Vec::new() };
@@ -95,9 +95,10 @@ impl Shared {
                 }
                 let before_tail =
                     usize::try_from(queue.tail.first().saturating_sub(at)).unwrap_or(usize::MAX);
-                (queue.journal.clone(), (limit - out.len()).min(before_tail).min(READ_AHEAD))
+                let wanted = (limit - out.len()).min(before_tail).min(READ_AHEAD);
+                (queue.journal.clone(), queue.identity.epoch, wanted)
             };
-            self.load(lane, &journal, at, wanted, &mut found)?;
+            self.load(lane, (&journal, epoch), at, wanted, &mut found)?;
             if found.is_empty() {
                 return Ok(at);
             }
@@ -143,7 +144,7 @@ impl Shared {
             return Ok(Looked::Known(handed));
         }
         let mut found = Vec::with_capacity(1);
-        self.load(queue.lane, &queue.journal, sequence, 1, &mut found)?;
+        self.load(queue.lane, (&queue.journal, queue.identity.epoch), sequence, 1, &mut found)?;
         Ok(match found.pop() {
             Some(Found { first, entry: Some(entry), .. }) if first == sequence => {
                 let handed = Handed::from(&entry);
@@ -155,16 +156,18 @@ impl Shared {
         })
     }
 
-    /// Reads up to `count` records from the disk, from `at` on.
+    /// Reads up to `count` records from the disk, from `at` on: from the journal of this opening.
     fn load(
         &self,
         lane: Lane,
-        journal: &Journal,
+        (journal, epoch): (&Journal, u32),
         at: Sequence,
         count: usize,
         found: &mut Vec<Found>,
     ) -> Result<()> {
         let mut cursor = self.cursors.get(lane).lock().unwrap_or_else(PoisonError::into_inner);
+        // Suspending takes the cursor last, so from then on the files are left alone.
+        self.check_opening(epoch, "outbox.read")?;
         let (mut next, mut reader) = match cursor.take() {
             Some((next, reader)) if next == at => (next, reader),
             _ => (at, journal.reader(at)),

@@ -191,13 +191,13 @@ impl Shared {
             }
             Backlog::of(queue, sequence..sequence + 1)
         };
-        Ok(backlog.find(|entry| entry.key() == key)?.map(|_| receipt))
+        Ok(backlog.find(self, |entry| entry.key() == key)?.map(|_| receipt))
     }
 
     /// By an id that the program chose: memory first, then the whole backlog.
     fn receipt_of(self: &Arc<Self>, id: &str) -> Result<Option<Receipt>> {
         let key = Key::chosen(id);
-        let (epoch, backlogs) = {
+        let backlogs = {
             let state = self.open_state(OPERATION)?;
             for queue in state.lanes.iter() {
                 let handed = queue.handed.find(key).filter(|sequence| queue.ledger.is_queued(*sequence));
@@ -215,12 +215,12 @@ impl Shared {
                 }
             }
             let backlog = |queue: &Queue| Backlog::of(queue, queue.ledger.head..queue.ledger.next);
-            (self.epoch(), [backlog(&state.lanes.alert), backlog(&state.lanes.telemetry)])
+            [backlog(&state.lanes.alert), backlog(&state.lanes.telemetry)]
         };
         let is_it = |entry: &Entry| entry.message.system().message_id.as_deref() == Some(id);
         for backlog in backlogs {
-            if let Some(sequence) = backlog.find(is_it)? {
-                return Ok(Some(Receipt::queued(self, backlog.lane, epoch, sequence, Some(id))));
+            if let Some(sequence) = backlog.find(self, is_it)? {
+                return Ok(Some(Receipt::queued(self, backlog.lane, backlog.epoch, sequence, Some(id))));
             }
         }
         Ok(None)
@@ -230,6 +230,7 @@ impl Shared {
 /// Waiting messages of a lane, to be searched on the disk.
 struct Backlog {
     lane: Lane,
+    epoch: u32,
     journal: Journal,
     written: Ticket,
     range: Range<Sequence>,
@@ -237,16 +238,18 @@ struct Backlog {
 
 impl Backlog {
     fn of(queue: &Queue, range: Range<Sequence>) -> Self {
-        Self { lane: queue.lane, journal: queue.journal.clone(), written: queue.journal.latest(), range }
+        let (epoch, journal) = (queue.identity.epoch, queue.journal.clone());
+        Self { lane: queue.lane, epoch, written: journal.latest(), journal, range }
     }
 
-    fn find(&self, is_it: impl Fn(&Entry) -> bool) -> Result<Option<Sequence>> {
+    fn find(&self, outbox: &Shared, is_it: impl Fn(&Entry) -> bool) -> Result<Option<Sequence>> {
         if self.range.is_empty() {
             return Ok(None);
         }
         self.journal.wait_durable(self.written)?;
         let mut reader = self.journal.reader(self.range.start);
         while let Some(read) = reader.next()? {
+            outbox.check_opening(self.epoch, OPERATION)?;
             let Read::Record(sequence, record) = read else { continue };
             if sequence >= self.range.end {
                 break;
