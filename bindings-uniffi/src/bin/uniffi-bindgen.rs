@@ -62,8 +62,21 @@ fn kotlin(library: Utf8PathBuf, folder: Utf8PathBuf) -> Result<(), String> {
 /// A line of Kotlin outside all braces, with what it declares made internal.
 fn hidden(line: &str) -> String {
     const DECLARATIONS: &[&str] = &[
-        "abstract class ", "class ", "const val ", "data class ", "enum class ", "fun ", "inline fun ", "interface ", "object ",
-        "open class ", "sealed class ", "suspend fun ", "typealias ", "val ", "var ",
+        "abstract class ",
+        "class ",
+        "const val ",
+        "data class ",
+        "enum class ",
+        "fun ",
+        "inline fun ",
+        "interface ",
+        "object ",
+        "open class ",
+        "sealed class ",
+        "suspend fun ",
+        "typealias ",
+        "val ",
+        "var ",
     ];
     let declaration = line.strip_prefix("public ").unwrap_or(line);
     if DECLARATIONS.iter().any(|word| declaration.starts_with(word)) {
