@@ -16,16 +16,18 @@ mod port;
 mod pull;
 mod runtime;
 mod sends;
+mod storing;
 
 pub use call::{Call, Started};
 pub use error::envelope;
 pub use guard::{guard, guarded};
-pub use log::{LogRecord, logs, set_log_level};
+pub use log::{LogRecord, LogRecords, logs, set_log_level};
 pub use message::Draft;
 pub use options::{
     DeviceSettings, EventsSettings, PositionSetting, SendSettings, ServiceSettings, names, settings,
 };
 pub use port::Port;
 pub use pull::{ConnectionStates, Pull, Source};
-pub use runtime::{Bound, after_fork, runtime};
+pub use runtime::{Bound, Lease, after_fork, running_runtime, runtime};
 pub use sends::Sends;
+pub use storing::Storing;

@@ -5,10 +5,10 @@ use std::{
     sync::{
         OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
-        mpsc::{self, Receiver, SyncSender},
     },
 };
 
+use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 use tracing::{Event, Level, Metadata, Subscriber, field, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
@@ -27,23 +27,43 @@ pub struct LogRecord {
     pub lost: u64,
 }
 
+/// The records of this process; see [`logs`]. A thread of its own iterates over them, a task awaits [`LogRecords::next`].
+#[derive(Debug)]
+pub struct LogRecords(Receiver<LogRecord>);
+
+impl LogRecords {
+    /// The next record. Dropping the future loses none.
+    pub async fn next(&mut self) -> Option<LogRecord> {
+        self.0.recv().await
+    }
+}
+
+impl Iterator for LogRecords {
+    type Item = LogRecord;
+
+    /// Waits for the next record, on a thread outside a runtime.
+    fn next(&mut self) -> Option<LogRecord> {
+        self.0.blocking_recv()
+    }
+}
+
 /// The records from now on, at most `INFO` until [`set_log_level`] says otherwise. Given once in a process, and once more
 /// behind a fork, where whoever took them is gone; `None` otherwise, and when the program has a subscriber for `tracing` of
 /// its own.
-pub fn logs() -> Option<Receiver<LogRecord>> {
-    let (sender, records) = mpsc::sync_channel(WAITING);
+pub fn logs() -> Option<LogRecords> {
+    let (sender, records) = mpsc::channel(WAITING);
     let sink = Sink { generation: generation(), sender, lost: AtomicU64::new(0), next: OnceLock::new() };
     let Some(first) = FIRST.get() else {
         FIRST.set(sink).ok()?;
         tracing_subscriber::registry().with(Forward).try_init().ok()?;
-        return Some(records);
+        return Some(LogRecords(records));
     };
     let last = first.last();
     if last.generation == sink.generation {
         return None;
     }
     last.next.set(Box::new(sink)).ok()?;
-    Some(records)
+    Some(LogRecords(records))
 }
 
 /// What is recorded from now on; `None` for nothing.
@@ -57,7 +77,7 @@ struct Forward;
 /// Where the records of one process go. A list that only grows, without a lock that a fork might find taken.
 struct Sink {
     generation: u64,
-    sender: SyncSender<LogRecord>,
+    sender: Sender<LogRecord>,
     lost: AtomicU64,
     next: OnceLock<Box<Sink>>,
 }
@@ -99,7 +119,7 @@ impl<S: Subscriber> Layer<S> for Forward {
             lost: sink.lost.swap(0, Ordering::Relaxed),
         };
         // Never waits: whoever logs may hold a lock, or be the one who should take records.
-        if let Err(mpsc::TrySendError::Full(record)) = sink.sender.try_send(record) {
+        if let Err(TrySendError::Full(record)) = sink.sender.try_send(record) {
             sink.lost.fetch_add(record.lost + 1, Ordering::Relaxed);
         }
     }
@@ -172,7 +192,7 @@ mod tests {
     #[test]
     fn records_come_with_their_fields_at_the_level_asked_for() {
         let _alone = crate::runtime::FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let records = logs().unwrap();
+        let mut records = logs().unwrap();
         assert!(logs().is_none(), "they are given once");
         tracing::info!(target: "whimbrel::a", count = 2, name = "x", "something happened");
         tracing::debug!(target: "whimbrel::a", "too fine");
@@ -185,19 +205,19 @@ mod tests {
         for _ in 0..WAITING + 10 {
             tracing::error!(target: "whimbrel::b", "many");
         }
-        let first = records.recv().unwrap();
+        let first = Iterator::next(&mut records).unwrap();
         assert_eq!((first.level, first.target.as_str()), (Level::INFO, "whimbrel::a"));
         assert_eq!(first.message, "something happened (count: 2, name: \"x\")");
-        assert_eq!(records.recv().unwrap().message, "fine");
-        while records.try_recv().is_ok() {}
+        assert_eq!(Iterator::next(&mut records).unwrap().message, "fine");
+        while records.0.try_recv().is_ok() {}
         tracing::error!(target: "whimbrel::b", "one more");
-        assert_eq!(records.recv().unwrap().lost, 12);
+        assert_eq!(Iterator::next(&mut records).unwrap().lost, 12);
         crate::after_fork();
         tracing::error!(target: "whimbrel::b", "for nobody");
-        let behind = logs().unwrap();
+        let mut behind = logs().unwrap();
         assert!(logs().is_none(), "once in each process");
         tracing::error!(target: "whimbrel::b", "in the child");
-        assert_eq!(behind.recv().unwrap().message, "in the child");
-        assert!(records.try_recv().is_err());
+        assert_eq!(Iterator::next(&mut behind).unwrap().message, "in the child");
+        assert!(records.0.try_recv().is_err());
     }
 }
