@@ -2,6 +2,7 @@
 
 pub(crate) mod node;
 pub(crate) mod python;
+pub(crate) mod swift;
 
 use std::path::PathBuf;
 

@@ -160,7 +160,7 @@ fn entry(root: &Path, unshare: &Path, folders: &[PathBuf]) -> Option<String> {
     }
     text.push_str("here=$PWD\n");
     text.push_str(
-        "exec chroot \"$root\" /usr/bin/env HOME=/root PATH=/usr/bin:/bin:/usr/sbin:/sbin \
+        "exec chroot \"$root\" /usr/bin/env -u LD_LIBRARY_PATH HOME=/root PATH=/usr/bin:/bin:/usr/sbin:/sbin \
          /bin/sh -c 'cd \"$0\" && exec \"$@\"' \"$here\" \"$@\"\n",
     );
     Some(text)

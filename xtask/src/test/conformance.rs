@@ -4,7 +4,11 @@ use std::{ffi::OsString, io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{node::Node, python::Python},
+    languages::{
+        node::Node,
+        python::Python,
+        swift::{self, Swift},
+    },
     shell,
     tally::Tally,
     workspace,
@@ -21,6 +25,13 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
             return Ok(Tally::fail());
         }
     };
+    let swift = match Swift::with_whimbrel().and_then(|swift| Ok(swift.words(&swift.build(&swift::actor())?.join("Actor")))) {
+        Ok(words) => words,
+        Err(why) => {
+            println!("    {why}");
+            return Ok(Tally::fail());
+        }
+    };
     let results = tempfile(ground)?;
     let mut play = Command::new(driver);
     play.arg("--json").arg(&results);
@@ -32,6 +43,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         ("Python", script(python.program(), "actor.py").to_vec()),
         ("Python (sync)", python_blocking),
         ("Node", script(node.program(), "actor.mjs").to_vec()),
+        ("Swift", swift),
     ] {
         play.arg("--actor").arg(actor(language, &words));
     }

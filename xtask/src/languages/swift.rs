@@ -1,0 +1,146 @@
+//! The Swift package.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    needs,
+    shell::{self, Finished, say},
+    workspace,
+};
+
+/// A Swift, and the native half of the package.
+pub(crate) struct Swift {
+    swift: needs::Swift,
+    /// The folder with the static library.
+    library: PathBuf,
+    release: bool,
+}
+
+impl Swift {
+    /// Makes it ready, with the native half as it stands, built without optimisation; the same one for the rest of this run.
+    ///
+    /// # Errors
+    /// Why that is not possible, for people.
+    pub(crate) fn with_whimbrel() -> Result<&'static Self, String> {
+        static READY: OnceLock<Result<Swift, String>> = OnceLock::new();
+        let ready = READY.get_or_init(|| {
+            let library = crate::test::native_half("whimbrel_uniffi", "a").map_err(|error| error.to_string())?;
+            Self::ready(&library.ok_or("the native half of the Swift package does not build")?, false)
+        });
+        ready.as_ref().map_err(Clone::clone)
+    }
+
+    /// Makes it ready with this static library.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn ready(library: &Path, release: bool) -> Result<Self, String> {
+        let swift = needs::Swift::get()?;
+        let library = published(library).map_err(|error| format!("{}: {error}", library.display()))?;
+        Ok(Self { swift, library, release })
+    }
+
+    /// Builds the package in `folder`, its tests included, and gives the folder with what was built.
+    ///
+    /// # Errors
+    /// That it does not build, with what the compiler said.
+    pub(crate) fn build(&self, folder: &Path) -> Result<PathBuf, String> {
+        say(format!("building {} (the first time takes minutes)", folder.display()));
+        let mut build = self.package(folder, "build");
+        build.arg("--build-tests");
+        let finished = shell::watch(&mut build, LIMIT, |_| ()).map_err(|error| error.to_string())?;
+        if !finished.success() {
+            return Err(format!("{} does not build: {}\n{}", folder.display(), finished.ending(), finished.tail(60)));
+        }
+        if let Some(warning) = finished.lines.iter().find(|line| line.contains("warning:")) {
+            return Err(format!("{} builds with warnings: {warning}", folder.display()));
+        }
+        let mut ask = self.package(folder, "build");
+        let (good, text) = shell::output(ask.arg("--show-bin-path")).map_err(|error| error.to_string())?;
+        match text.lines().last() {
+            Some(line) if good => Ok(PathBuf::from(line)),
+            _ => Err("swift build does not say where it builds".to_owned()),
+        }
+    }
+
+    /// Runs the tests of the package in `folder`, after building it.
+    ///
+    /// # Errors
+    /// When swift cannot be started.
+    pub(crate) fn test(&self, folder: &Path, environment: &[(&str, &Path)]) -> io::Result<Finished> {
+        let mut test = self.package(folder, "test");
+        test.arg("--skip-build").envs(environment.iter().copied());
+        shell::watch(&mut test, LIMIT, |_| ())
+    }
+
+    /// A program that was built, where it runs.
+    pub(crate) fn program(&self, program: &Path) -> Command {
+        self.swift.command(program)
+    }
+
+    /// The same as the words of a command.
+    pub(crate) fn words(&self, program: &Path) -> Vec<OsString> {
+        self.swift.words(program)
+    }
+
+    fn package(&self, folder: &Path, verb: &str) -> Command {
+        let name = folder.strip_prefix(workspace::root()).unwrap_or(folder);
+        let name = name.to_string_lossy().replace(['/', '\\'], "-");
+        let mut swift = self.swift.command("swift");
+        swift.args([verb, "--package-path"]).arg(folder);
+        swift.arg("--scratch-path").arg(cache().join(name));
+        swift.args(["--configuration", if self.release { "release" } else { "debug" }]);
+        swift.arg("-Xlinker").arg(format!("-L{}", self.library.display()));
+        swift.current_dir(workspace::root());
+        swift
+    }
+}
+
+/// The folder of the binding.
+pub(crate) fn folder() -> PathBuf {
+    super::folder("bindings-uniffi").join("swift")
+}
+
+/// The package of the actor.
+pub(crate) fn actor() -> PathBuf {
+    workspace::root().join("conformance").join("actors").join("swift")
+}
+
+/// The package of the examples.
+pub(crate) fn examples() -> PathBuf {
+    workspace::root().join("examples").join("swift")
+}
+
+/// Where things of this package are kept between runs.
+pub(crate) fn cache() -> PathBuf {
+    needs::cache().join("swift")
+}
+
+/// A folder with nothing but this library, for the linker takes a shared one where there are both. It has another name for each
+/// state of the library: what swift builds does not know that it is made of it, and would not be linked again.
+fn published(library: &Path) -> io::Result<PathBuf> {
+    let about = fs::metadata(library)?;
+    let changed = about.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let name = library.file_name().unwrap_or_default();
+    let all = cache().join("library");
+    let folder = all.join(format!("{}-{}", changed.as_millis(), about.len()));
+    if folder.join(name).is_file() {
+        return Ok(folder);
+    }
+    // Those of earlier states are of no use to anybody.
+    let _ = fs::remove_dir_all(&all);
+    fs::create_dir_all(&folder)?;
+    // A copy: a build meanwhile must not change it.
+    fs::copy(library, folder.join(name))?;
+    Ok(folder)
+}
+
+/// How long a build or all tests may take: far more than they should.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
