@@ -5,7 +5,7 @@ import statistics
 from charts import bars, number
 from subjects import BUDGETS, SUBJECTS
 
-LANGUAGES = {"python": "Python", "node": "Node"}
+LANGUAGES = {"python": "Python", "node": "Node", "swift": "Swift"}
 
 
 def runs(lines, key):
@@ -110,8 +110,11 @@ def write(lines, folder):
             if late:
                 lags.append((label, statistics.median(late), min(late), max(late), subject.ours))
         size = lines[0]["bytes"]
+        if not rows:
+            continue
         files[f"{language}-rate.svg"] = bars(f"{name}: messages of {size} B per second, QoS 1, all acknowledged", rows, "/s")
-        files[f"{language}-lag.svg"] = bars(f"{name}: lateness of the event loop at full rate, p99", lags, "ms")
+        if lags:
+            files[f"{language}-lag.svg"] = bars(f"{name}: lateness of the event loop at full rate, p99", lags, "ms")
         imports = [line for line in lines if line["kind"] == "import" and line["language"] == language]
         if imports:
             rows = [(line["package"], line["seconds"] * 1e3, None, None, line["package"] == "whimbrel") for line in imports]
@@ -176,7 +179,16 @@ def section(lines, language, name):
         cells += [number(min(values)), number(statistics.median(values)), number(max(values))]
         cells += [f"{cpu(found):.1f}", f"{rss(found):.0f}", lag(found) or "no loop"]
         out.append("| " + " | ".join(cells) + " |")
-    out += ["", "Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
+    if len(ours) < len(subjects):
+        out += times(lines, subjects, ours)
+    if any(lag(runs(lines, subject.key)) for subject in subjects):
+        out += ["", f"![Lateness of the event loop]({language}-lag.svg)"]
+    out.append("")
+    return out + once(lines, language)
+
+
+def times(lines, subjects, ours):
+    out = ["", "Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
             "takes for a message:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
     out.append("| --- |" + " ---: |" * (len(subjects) - len(ours)))
     for subject in ours:
@@ -185,11 +197,17 @@ def section(lines, language, name):
             cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
             cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
         out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
-    out += ["", f"![Lateness of the event loop]({language}-lag.svg)", ""]
+    return out
+
+
+def once(lines, language):
+    """What is measured beside the rounds."""
+    out = []
     calls = next((line for line in lines if line["kind"] == "calls" and line["language"] == language), None)
     if calls:
         out += ["One call across the border, no I/O: " + ", ".join(
             f"{WORDS[name]} {cost:,} ns" for name, cost in calls["nanoseconds"].items()) + ".", ""]
+    if calls and "native_calls" in calls:
         what = "time of the thread" if language == "python" else "time on the clock"
         out += [f"Single native calls while messages are sent at full rate, {what} in µs:", ""]
         out += ["| call | calls | p50 | p99 | p99.9 | longest | over 50 µs |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
@@ -231,4 +249,5 @@ WORDS = {
     "account": "`account()`",
     "refused_send": "a `send` that is refused",
     "send_in_memory": "a `send` into an outbox in memory until it would wait",
+    "whole_send": "a `send` into an outbox in memory until it has its receipt",
 }

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import socket
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def main():
 
     lines = [keep({"kind": "environment", **environment})]
     wanted = [subject for subject in SUBJECTS if not given.only or subject.key in given.only]
+    wanted = [subject for subject in wanted if given.swift or subject.language != "swift"]
     for round_ in range(given.rounds):
         # Nobody always comes after the same one.
         for subject in random.Random(round_).sample(wanted, len(wanted)):
@@ -72,6 +74,8 @@ def arguments():
     parser.add_argument("--python-paho", required=True, help="Python with paho-mqtt 2")
     parser.add_argument("--node", required=True, help="node")
     parser.add_argument("--modules", required=True, type=pathlib.Path, help="folder whose node_modules has whimbrel and its peers")
+    parser.add_argument("--swift", type=pathlib.Path, help="folder with the programs in Swift; without it they are left out")
+    parser.add_argument("--swift-entry", default="", help="what a program in Swift is put behind to run")
     parser.add_argument("--wheel", type=pathlib.Path, help="the wheel of whimbrel, to be weighed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=256, help="bytes of a body")
@@ -93,10 +97,7 @@ def measure(given, subject):
     """One run of one subject."""
     messages = subject.messages // 10 if given.quick else subject.messages
     with server(given.server, subject.tls) as (listening, counts), tempfile.TemporaryDirectory(dir=given.dir) as folder:
-        interpreter = {"python": given.python, "node": given.node}[subject.language]
-        if subject.environment == "paho":
-            interpreter = given.python_paho
-        command = [interpreter, str(HERE / subject.language / subject.program), *listening]
+        command = [*start(given, subject), *listening]
         command += ["--messages", str(messages), "--bytes", str(given.bytes), "--concurrency", str(subject.concurrency)]
         command += ["--batch", str(subject.batch), "--outbox", folder]
         line = run(command, given.modules)
@@ -113,6 +114,16 @@ def measure(given, subject):
         "load": os.getloadavg(),
         "command": [pathlib.Path(part).name if pathlib.Path(part).is_absolute() else part for part in command],
     }
+
+
+def start(given, subject):
+    """How its program is started."""
+    if subject.language == "swift":
+        return [*shlex.split(given.swift_entry), str(given.swift / subject.program)]
+    interpreter = {"python": given.python, "node": given.node}[subject.language]
+    if subject.environment == "paho":
+        interpreter = given.python_paho
+    return [interpreter, str(HERE / subject.language / subject.program)]
 
 
 def run(command, modules):

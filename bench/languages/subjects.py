@@ -47,6 +47,8 @@ SUBJECTS = [
     Subject("node-send-many", "whimbrel `sendMany`", "node", "whimbrel_send_many.mjs", 600_000, ours=True, keeps="disk, synced"),
     Subject("mqttjs", "mqtt.js", "node", "mqttjs_publish.mjs", 120_000),
     Subject("mqttjs-level", "mqtt.js with mqtt-level-store", "node", "mqttjs_level_publish.mjs", 15_000, keeps="disk, not synced"),
+    Subject("swift-send", "whimbrel `send`", "swift", "whimbrel-bench-send", 200_000, ours=True, keeps="disk, synced"),
+    Subject("swift-send-many", "whimbrel `sendMany`", "swift", "whimbrel-bench-send-many", 600_000, ours=True, keeps="disk, synced"),
     Subject("awscrt-node", "aws-crt, MQTT 5", "node", "awscrt_publish.mjs", 50_000),
 ]
 
@@ -68,4 +70,6 @@ BUDGETS = [
     Budget("Python `send_many` at least 250,000/s", "python-send-many", rate=250_000),
     Budget("Node `send` at least 1.5 times mqtt.js", "node-send", "mqttjs", 1.5),
     Budget("Node `send` at least 22 times mqtt.js with mqtt-level-store", "node-send", "mqttjs-level", 22),
+    Budget("Swift `send` at least as many as Python", "swift-send", "python-send", 1),
+    Budget("Swift `sendMany` at least as many as Python's `send_many`", "swift-send-many", "python-send-many", 1),
 ]

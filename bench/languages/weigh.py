@@ -2,6 +2,7 @@
 
 import gzip
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -27,9 +28,12 @@ def calls(given, server):
     # Late, for it imports this module.
     from run import run
 
-    for language, interpreter, program in (("python", given.python, "calls.py"), ("node", given.node, "calls.mjs")):
+    programs = [("python", [given.python, str(HERE / "python" / "calls.py")]), ("node", [given.node, str(HERE / "node" / "calls.mjs")])]
+    if given.swift:
+        programs.append(("swift", [*shlex.split(given.swift_entry), str(given.swift / "whimbrel-bench-calls")]))
+    for language, words in programs:
         with server(given.server) as (listening, _), tempfile.TemporaryDirectory(dir=given.dir) as folder:
-            command = [interpreter, str(HERE / language / program), *listening, "--outbox", folder]
+            command = [*words, *listening, "--outbox", folder]
             command += ["--messages", str(20_000 if given.quick else 200_000), "--bytes", str(given.bytes)]
             yield {"kind": "calls", "language": language, **run(command, given.modules)}
 

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
+    languages::swift::Swift,
     needs,
     shell::{self, say},
     workspace,
@@ -61,6 +62,12 @@ fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     driver.arg("--server").arg(things.server).arg("--python").arg(&things.python);
     driver.arg("--python-paho").arg(things.python_paho).arg("--wheel").arg(things.wheel);
     driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules);
+    match things.swift {
+        Ok((programs, entry)) => {
+            driver.arg("--swift").arg(programs).arg("--swift-entry").arg(entry);
+        }
+        Err(why) => say(format!("Swift is left out: {why}")),
+    }
     if quick {
         driver.arg("--quick");
     }
@@ -74,6 +81,8 @@ struct Things {
     wheel: PathBuf,
     node: PathBuf,
     modules: PathBuf,
+    /// The folder with the programs, and what they are put behind to run; or why they are left out.
+    swift: Result<(PathBuf, String), String>,
 }
 
 impl Things {
@@ -91,6 +100,7 @@ impl Things {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
             modules: node_package(modules)?,
+            swift: swift(&target),
             python,
             python_paho,
             node,
@@ -141,6 +151,20 @@ fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
     std::os::windows::fs::symlink_dir(&package, &link)
         .map_err(|error| format!("{}: {error}", link.display()))?;
     Ok(modules)
+}
+
+/// Builds the programs in Swift.
+fn swift(target: &Path) -> Result<(PathBuf, String), String> {
+    let mut build = shell::cargo();
+    build.args(["build", "--locked", "--release", "--package", "whimbrel-uniffi"]);
+    succeed(build.current_dir(workspace::root()))?;
+    let swift = Swift::ready(&target.join("release").join("libwhimbrel_uniffi.a"), true)?;
+    let mut programs = PathBuf::new();
+    for name in ["send", "send-many", "calls"] {
+        programs = swift.build(&["--product", &format!("whimbrel-bench-{name}")])?;
+    }
+    let entry = swift.entry().iter().map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
+    Ok((programs, entry.collect::<Vec<_>>().join(" ")))
 }
 
 fn target_folder() -> Result<PathBuf, String> {

@@ -47,22 +47,26 @@ impl Swift {
         Ok(Self { swift, library, release })
     }
 
-    /// Builds the package in `folder`, its tests included, and gives the folder with what was built.
+    /// Builds everything in Swift, or what `arguments` say, and gives the folder with the programs.
     ///
     /// # Errors
-    /// That it does not build, with what the compiler said.
-    pub(crate) fn build(&self, folder: &Path) -> Result<PathBuf, String> {
-        say(format!("building {} (the first time takes minutes)", folder.display()));
-        let mut build = self.package(folder, "build");
-        build.arg("--build-tests");
-        let finished = shell::watch(&mut build, LIMIT, |_| ()).map_err(|error| error.to_string())?;
+    /// That it does not build without warnings, with what the compiler said.
+    pub(crate) fn build(&self, arguments: &[&str]) -> Result<PathBuf, String> {
+        say("building the Swift package (the first time takes minutes)");
+        let mut build = self.package("build");
+        let finished =
+            shell::watch(build.args(arguments), LIMIT, |_| ()).map_err(|error| error.to_string())?;
         if !finished.success() {
-            return Err(format!("{} does not build: {}\n{}", folder.display(), finished.ending(), finished.tail(60)));
+            return Err(format!(
+                "the Swift package does not build: {}\n{}",
+                finished.ending(),
+                finished.tail(60)
+            ));
         }
         if let Some(warning) = finished.lines.iter().find(|line| line.contains("warning:")) {
-            return Err(format!("{} builds with warnings: {warning}", folder.display()));
+            return Err(format!("the Swift package builds with warnings: {warning}"));
         }
-        let mut ask = self.package(folder, "build");
+        let mut ask = self.package("build");
         let (good, text) = shell::output(ask.arg("--show-bin-path")).map_err(|error| error.to_string())?;
         match text.lines().last() {
             Some(line) if good => Ok(PathBuf::from(line)),
@@ -70,12 +74,12 @@ impl Swift {
         }
     }
 
-    /// Runs the tests of the package in `folder`, after building it.
+    /// Runs the tests that were built.
     ///
     /// # Errors
     /// When swift cannot be started.
-    pub(crate) fn test(&self, folder: &Path, environment: &[(&str, &Path)]) -> io::Result<Finished> {
-        let mut test = self.package(folder, "test");
+    pub(crate) fn test(&self, environment: &[(&str, &Path)]) -> io::Result<Finished> {
+        let mut test = self.package("test");
         test.arg("--skip-build").envs(environment.iter().copied());
         shell::watch(&mut test, LIMIT, |_| ())
     }
@@ -85,17 +89,19 @@ impl Swift {
         self.swift.command(program)
     }
 
+    /// What a program is put behind to run.
+    pub(crate) fn entry(&self) -> &[OsString] {
+        self.swift.entry()
+    }
+
     /// The same as the words of a command.
     pub(crate) fn words(&self, program: &Path) -> Vec<OsString> {
         self.swift.words(program)
     }
 
-    fn package(&self, folder: &Path, verb: &str) -> Command {
-        let name = folder.strip_prefix(workspace::root()).unwrap_or(folder);
-        let name = name.to_string_lossy().replace(['/', '\\'], "-");
+    fn package(&self, verb: &str) -> Command {
         let mut swift = self.swift.command("swift");
-        swift.args([verb, "--package-path"]).arg(folder);
-        swift.arg("--scratch-path").arg(cache().join(name));
+        swift.args([verb, "--scratch-path"]).arg(cache().join("build"));
         swift.args(["--configuration", if self.release { "release" } else { "debug" }]);
         swift.arg("-Xlinker").arg(format!("-L{}", self.library.display()));
         swift.current_dir(workspace::root());
@@ -108,12 +114,7 @@ pub(crate) fn folder() -> PathBuf {
     super::folder("bindings-uniffi").join("swift")
 }
 
-/// The package of the actor.
-pub(crate) fn actor() -> PathBuf {
-    workspace::root().join("conformance").join("actors").join("swift")
-}
-
-/// The package of the examples.
+/// The folder of the examples.
 pub(crate) fn examples() -> PathBuf {
     workspace::root().join("examples").join("swift")
 }

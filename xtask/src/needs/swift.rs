@@ -56,6 +56,11 @@ impl Swift {
         Ok(Self { entry: vec![enter.into()] })
     }
 
+    /// What a program is put behind to run where Swift is.
+    pub(crate) fn entry(&self) -> &[OsString] {
+        &self.entry
+    }
+
     /// `PROGRAM ARGUMENTS` where Swift is, in the present folder or the one the command is given. It sees this project, the cache
     /// and the folder for temporary files by their usual names. Its process id is the program's: killing it kills the program.
     pub(crate) fn words(&self, program: impl Into<OsString>) -> Vec<OsString> {

@@ -7,7 +7,7 @@ use crate::{
     languages::{
         node::Node,
         python::Python,
-        swift::{self, Swift},
+        swift::Swift,
     },
     shell,
     tally::Tally,
@@ -25,7 +25,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
             return Ok(Tally::fail());
         }
     };
-    let swift = match Swift::with_whimbrel().and_then(|swift| Ok(swift.words(&swift.build(&swift::actor())?.join("Actor")))) {
+    let swift = match Swift::with_whimbrel().and_then(|swift| Ok(swift.words(&swift.build(&["--build-tests"])?.join("whimbrel-conformance-actor")))) {
         Ok(words) => words,
         Err(why) => {
             println!("    {why}");

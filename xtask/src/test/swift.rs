@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use super::{
     Ground,
-    languages::{failed, run},
+    languages::{failed, judged, run},
 };
 use crate::{
     languages::swift::{self as package, Swift},
@@ -14,29 +14,22 @@ use crate::{
 
 /// Runs the tests, then each program of `examples/swift` to its end.
 pub(super) fn swift(ground: &Ground, _: &str) -> io::Result<Tally> {
-    let ready = Swift::with_whimbrel().and_then(|swift| Ok((swift, swift.build(&package::folder())?)));
-    let swift = match ready {
-        Ok((swift, _)) => swift,
+    let ready = Swift::with_whimbrel().and_then(|swift| Ok((swift, swift.build(&["--build-tests"])?)));
+    let (swift, built) = match ready {
+        Ok(ready) => ready,
         Err(why) => return Ok(failed(&why)),
     };
     let whimbrel = Path::new(&ground.built.whimbrel);
-    let mut tally = counted("tests", &swift.test(&package::folder(), &[("WHIMBREL_BINARY", whimbrel)])?, xctest);
-    let built = match swift.build(&package::examples()) {
-        Ok(built) => built,
-        Err(why) => {
-            tally.add(failed(&why));
-            return Ok(tally);
-        }
-    };
-    for folder in fs::read_dir(package::examples().join("Sources"))? {
-        let name = folder?.file_name();
+    let mut tally = judged("tests", &swift.test(&[("WHIMBREL_BINARY", whimbrel)])?, xctest);
+    for folder in fs::read_dir(package::examples())? {
+        let name = folder?.file_name().to_string_lossy().into_owned();
         // What a program leaves where it runs is not for the next one.
         let place = package::cache().join("run");
         let _ = fs::remove_dir_all(&place);
         fs::create_dir_all(&place)?;
-        let mut program = swift.program(&built.join(&name));
+        let mut program = swift.program(&built.join(format!("whimbrel-example-{name}")));
         program.env("WHIMBREL_BINARY", whimbrel).current_dir(place);
-        tally.add(run(&name.to_string_lossy(), &mut program, said_something)?);
+        tally.add(run(&name, &mut program, said_something)?);
     }
     tally.add(readme()?);
     Ok(tally)
@@ -44,24 +37,15 @@ pub(super) fn swift(ground: &Ground, _: &str) -> io::Result<Tally> {
 
 /// The README opens with the program that was run.
 fn readme() -> io::Result<Tally> {
-    let program = fs::read_to_string(package::examples().join("Sources/readme/main.swift"))?;
+    let program = fs::read_to_string(package::examples().join("readme/main.swift"))?;
     let file = package::folder().join("README.md");
     let text = fs::read_to_string(&file)?;
     let first = text.split_once("```swift\n").and_then(|(_, rest)| rest.split_once("```")).map(|(block, _)| block);
     if first == Some(program.as_str()) {
         return Ok(Tally::pass());
     }
-    println!("    {} does not open with examples/swift/Sources/readme/main.swift as it is", file.display());
+    println!("    {} does not open with examples/swift/readme/main.swift as it is", file.display());
     Ok(Tally::fail())
-}
-
-fn counted(name: &str, finished: &Finished, count: fn(&Finished) -> Tally) -> Tally {
-    let tally = super::languages::judged(name, finished, count);
-    if tally.failed > 0 {
-        let of_interest = |line: &&String| line.contains("error:") || line.contains("Fatal error");
-        finished.lines.iter().filter(of_interest).take(20).for_each(|line| println!("    {line}"));
-    }
-    tally
 }
 
 /// A program that ends well and shows something.

@@ -25,6 +25,9 @@ public final class DeviceClient: Sendable {
     sends = Sends(native)
   }
 
+  /// The version of the library.
+  public static var version: String { WhimbrelNative.version() }
+
   /// Opens the outbox and returns; connecting goes on in the background. Never waits for the network.
   ///
   /// Cancelling leaves nothing behind but, perhaps, an empty outbox on the disk.

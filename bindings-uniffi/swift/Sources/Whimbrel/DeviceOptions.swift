@@ -59,8 +59,10 @@ public struct DeviceOptions: Sendable, Hashable {
   public var window: UInt16?
   /// Commands held here at a time.
   public var inboxWindow: UInt16?
-  /// The shortest and the longest time between attempts to connect.
-  public var backoff: ClosedRange<Duration>?
+  /// The shortest time between attempts to connect; with ``backoffMax``.
+  public var backoffMin: Duration?
+  /// The longest one.
+  public var backoffMax: Duration?
   /// How long `shutdown` goes on delivering.
   public var closeDeadline: Duration?
   /// How long a token made from the shared key is good.
@@ -109,8 +111,8 @@ public struct DeviceOptions: Sendable, Hashable {
       pollIntervalMs: try ms("pollInterval", pollInterval),
       window: window,
       inboxWindow: inboxWindow,
-      backoffMinMs: try ms("backoff", backoff?.lowerBound),
-      backoffMaxMs: try ms("backoff", backoff?.upperBound),
+      backoffMinMs: try ms("backoffMin", backoffMin),
+      backoffMaxMs: try ms("backoffMax", backoffMax),
       closeDeadlineMs: try ms("closeDeadline", closeDeadline),
       tokenLifetimeMs: try ms("tokenLifetime", tokenLifetime)
     )

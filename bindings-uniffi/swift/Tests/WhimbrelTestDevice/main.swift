@@ -3,7 +3,10 @@
 import Foundation
 import Whimbrel
 
-setvbuf(stdout, nil, _IOLBF, 0)
+/// Whole lines, at once.
+func say(_ line: String) {
+  FileHandle.standardOutput.write(Data("\(line)\n".utf8))
+}
 
 func threads() -> [String] {
   let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
@@ -22,12 +25,13 @@ let (connectionString, server, outbox) = (arguments[1], arguments[2], arguments[
 var options = DeviceOptions(outboxDirectory: URL(fileURLWithPath: outbox))
 options.server = server
 options.keepAlive = .seconds(1)
-options.backoff = .milliseconds(10)...(.milliseconds(100))
+options.backoffMin = .milliseconds(10)
+options.backoffMax = .milliseconds(100)
 let device = try await DeviceClient.open(connectionString, options: options)
 
 Task.detached {
-  for try await state in device.connectionChanges() { print("state \(state)") }
-  print("states end")
+  for try await state in device.connectionChanges() { say("state \(state)") }
+  say("states end")
 }
 
 let input = AsyncStream<String> { lines in
@@ -43,24 +47,24 @@ for await line in input {
     switch words[0] {
     case "send":
       let receipt = try await device.send(.telemetry(Data(words[1].utf8)))
-      print("outcome \(try await receipt.outcome())")
+      say("outcome \(try await receipt.outcome())")
     case "queue":
       try await device.send(.telemetry(Data(words[1].utf8)))
-      print("queued \(try device.account().queued)")
-    case "suspend": print("left \(try await device.suspend(budget: .milliseconds(Int(words[1]) ?? 0)))")
+      say("queued \(try device.account().queued)")
+    case "suspend": say("left \(try await device.suspend(budget: .milliseconds(Int(words[1]) ?? 0)))")
     case "resume":
       try await device.resume()
-      print("resumed")
+      say("resumed")
     case "held":
       let own = threads().filter { $0.hasPrefix("whimbrel") || $0.hasPrefix("tokio") }
-      print("held \(own.count) threads \(openFiles(below: outbox)) files \(own.sorted().joined(separator: ","))")
-    case "threads": print("threads \(threads().count) \(threads().sorted().joined(separator: ","))")
-    default: print("what is \(line)?")
+      say("held \(own.count) threads \(openFiles(below: outbox)) files \(own.sorted().joined(separator: ","))")
+    case "threads": say("threads \(threads().count) \(threads().sorted().joined(separator: ","))")
+    default: say("what is \(line)?")
     }
   } catch let error as WhimbrelError {
-    print("error \(error.failure.kind)")
+    say("error \(error.failure.kind)")
   } catch {
-    print("error \(error)")
+    say("error \(error)")
   }
 }
 try await device.shutdown()

@@ -179,6 +179,9 @@ private final class Process {
     }
     iterator = lines.makeAsyncIterator()
     try process.run()
+    // What never says what it should is not waited for for ever.
+    let id = process.processIdentifier
+    DispatchQueue.global().asyncAfter(deadline: .now() + 120) { kill(id, SIGKILL) }
   }
 
   func say(_ line: String) {
@@ -198,7 +201,7 @@ private final class Process {
       seen.append(line)
       if line.hasPrefix(beginning) { return seen }
     }
-    throw LocalHub.Failure(description: "the device ended without saying \(beginning): \(seen)")
+    throw Failure(description: "the device ended without saying \(beginning): \(seen)")
   }
 
   func signal(_ signal: Int32) {
@@ -212,10 +215,14 @@ private final class Process {
   }
 }
 
+private struct Failure: Error {
+  let description: String
+}
+
 extension LocalHub {
   fileprivate func isConnected(_ deviceID: String) throws -> Bool {
     let text = try whimbrel("device", "show", deviceID, "--json")
     let device = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
-    return device?["connection_state"] as? String == "connected" || device?["connected"] as? Bool == true
+    return device?["connected"] as? Bool == true
   }
 }

@@ -25,7 +25,8 @@ class HubTest: XCTestCase {
   func options(_ outbox: String = "outbox", hub: LocalHub? = nil) -> DeviceOptions {
     var options = DeviceOptions(outboxDirectory: folder.appendingPathComponent(outbox))
     options.server = (hub ?? self.hub).server
-    options.backoff = .milliseconds(10)...(.milliseconds(100))
+    options.backoffMin = .milliseconds(10)
+    options.backoffMax = .milliseconds(100)
     return options
   }
 

@@ -16,9 +16,9 @@ struct Said: @unchecked Sendable {
   }
 
   func text(_ name: String) throws -> String? { try values[name].map(text(of:)) }
-  func number(_ name: String) throws -> Int? { try values[name].map(whole) }
+  func number<Whole: FixedWidthInteger>(_ name: String) throws -> Whole? { try values[name].map(whole) }
   func truth(_ name: String) -> Bool { values[name] as? Bool ?? false }
-  func duration(_ name: String) throws -> Duration? { try number(name).map { .milliseconds($0) } }
+  func duration(_ name: String) throws -> Duration? { try number(name).map { (ms: Int) in .milliseconds(ms) } }
   func file(_ name: String) throws -> URL? { try text(name).map { URL(fileURLWithPath: $0) } }
 
   func needed(_ name: String) throws -> String {
@@ -38,13 +38,11 @@ private func text(of value: Any) throws -> String {
   throw Mistake(text: "\(value) is no text")
 }
 
-/// A whole number, or `{"$int": "…"}`; one beyond 64 bits is the last there is.
-private func whole(_ value: Any) throws -> Int {
-  if let number = value as? NSNumber, let whole = Int(exactly: number) { return whole }
-  if let digits = (value as? [String: Any])?["$int"] as? String {
-    return Int(digits) ?? (digits.hasPrefix("-") ? .min : .max)
-  }
-  throw Mistake(text: "\(value) is no whole number")
+/// A whole number, or `{"$int": "…"}`.
+private func whole<Whole: FixedWidthInteger>(_ value: Any) throws -> Whole {
+  if let number = value as? NSNumber, let whole = Whole(number.stringValue) { return whole }
+  if let digits = (value as? [String: Any])?["$int"] as? String, let whole = Whole(digits) { return whole }
+  throw Mistake(text: "\(value) is no \(Whole.self)")
 }
 
 /// Whole numbers beyond 2^53 have a form of their own.
@@ -81,9 +79,8 @@ extension DeviceOptions {
     pollInterval = try said.duration("poll_interval_ms")
     window = try said.number("window")
     inboxWindow = try said.number("inbox_window")
-    if let shortest = try said.duration("backoff_min_ms"), let longest = try said.duration("backoff_max_ms") {
-      backoff = shortest...longest
-    }
+    backoffMin = try said.duration("backoff_min_ms")
+    backoffMax = try said.duration("backoff_max_ms")
     closeDeadline = try said.duration("close_deadline_ms")
     tokenLifetime = try said.duration("token_lifetime_ms")
   }
@@ -106,7 +103,7 @@ extension Message {
     userID = try said.text("user_id")
     if let type = try said.text("content_type") { contentType = type }
     if let encoding = try said.text("content_encoding") { contentEncoding = encoding }
-    creationTime = try said.number("creation_time_ms").map { Date(timeIntervalSince1970: Double($0) / 1_000) }
+    creationTime = try said.number("creation_time_ms").map { (ms: Int) in Date(timeIntervalSince1970: Double(ms) / 1_000) }
     messageSchema = try said.text("message_schema")
     outputName = try said.text("output_name")
     interfaceID = try said.text("interface_id")
@@ -129,26 +126,49 @@ private func word<Word: RawRepresentable<String>>(_ said: Said, _ name: String) 
 }
 
 /// A JSON value for the encoder of the library.
-struct JSON: Encodable, @unchecked Sendable {
-  let value: Any
+enum JSON: Codable {
+  case null
+  case truth(Bool)
+  case whole(Int)
+  case number(Double)
+  case text(String)
+  case items([JSON])
+  case fields([String: JSON])
+
+  init(_ value: Any) throws {
+    let text = try JSONSerialization.data(withJSONObject: value, options: .fragmentsAllowed)
+    self = try JSONDecoder().decode(JSON.self, from: text)
+  }
+
+  init(from decoder: any Decoder) throws {
+    let one = try decoder.singleValueContainer()
+    if one.decodeNil() {
+      self = .null
+    } else if let truth = try? one.decode(Bool.self) {
+      self = .truth(truth)
+    } else if let whole = try? one.decode(Int.self) {
+      self = .whole(whole)
+    } else if let number = try? one.decode(Double.self) {
+      self = .number(number)
+    } else if let text = try? one.decode(String.self) {
+      self = .text(text)
+    } else if let items = try? one.decode([JSON].self) {
+      self = .items(items)
+    } else {
+      self = .fields(try one.decode([String: JSON].self))
+    }
+  }
 
   func encode(to encoder: any Encoder) throws {
-    switch value {
-    case let fields as [String: Any]: try fields.mapValues(JSON.init).encode(to: encoder)
-    case let items as [Any]: try items.map(JSON.init).encode(to: encoder)
-    case let text as String: try text.encode(to: encoder)
-    case is NSNull:
-      var one = encoder.singleValueContainer()
-      try one.encodeNil()
-    case let number as NSNumber:
-      if let truth = value as? Bool, number === kCFBooleanTrue || number === kCFBooleanFalse {
-        try truth.encode(to: encoder)
-      } else if let whole = Int(exactly: number) {
-        try whole.encode(to: encoder)
-      } else {
-        try number.doubleValue.encode(to: encoder)
-      }
-    default: throw Mistake(text: "\(value) is no JSON")
+    var one = encoder.singleValueContainer()
+    switch self {
+    case .null: try one.encodeNil()
+    case .truth(let truth): try one.encode(truth)
+    case .whole(let whole): try one.encode(whole)
+    case .number(let number): try one.encode(number)
+    case .text(let text): try one.encode(text)
+    case .items(let items): try one.encode(items)
+    case .fields(let fields): try one.encode(fields)
     }
   }
 }

@@ -12,7 +12,8 @@ let outbox = FileManager.default.temporaryDirectory.appendingPathComponent("outb
 defer { try? FileManager.default.removeItem(at: outbox) }
 var options = DeviceOptions(outboxDirectory: outbox)
 options.server = hub.server
-options.backoff = .milliseconds(10)...(.milliseconds(100))
+options.backoffMin = .milliseconds(10)
+options.backoffMax = .milliseconds(100)
 options.closeDeadline = .zero
 
 hub.stop()

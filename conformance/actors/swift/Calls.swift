@@ -44,7 +44,7 @@ struct Call: Sendable {
       await things.keep(sent, as: keep)
       return Answer(["message_id": sent.messageID])
     case "device.send_json":
-      var message = try Message.json(JSON(value: said.values["value"] ?? NSNull()))
+      var message = try Message.json(JSON(said.values["value"] ?? NSNull()))
       try message.tell(said)
       let sent = try await device().send(message)
       await things.keep(sent, as: keep)

@@ -24,9 +24,8 @@ let device = try await DeviceClient.open(connectionString, options: options)
 let receipt = try await device.send(.json(Reading(t: 21.5)).property("room", "attic").expires(in: .seconds(3600)))
 
 // Nobody has to wait for the outcome; it can also be asked for later, by receipt.messageID.
-guard case .delivered(let partition?, let sequence?) = try await receipt.outcome() else {
-  fatalError("it ended as \(try await receipt.outcome())")
-}
+let outcome = try await receipt.outcome()
+guard case .delivered(let partition?, let sequence?) = outcome else { fatalError("it ended as \(outcome)") }
 print("stored in partition \(partition) as number \(sequence)")
 try await device.shutdown()
 

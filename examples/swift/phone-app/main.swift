@@ -63,7 +63,8 @@ let outbox = FileManager.default.temporaryDirectory.appendingPathComponent("outb
 defer { try? FileManager.default.removeItem(at: outbox) }
 var options = DeviceOptions(outboxDirectory: outbox)
 options.server = hub.server
-options.backoff = .milliseconds(10)...(.milliseconds(100))
+options.backoffMin = .milliseconds(10)
+options.backoffMax = .milliseconds(100)
 let connectionString = try hub.createDevice("phone-1")
 let uplink = try await Uplink(connectionString, options: options)
 
@@ -82,8 +83,7 @@ guard delivered == 0 else { fatalError("there was time enough") }
 // While it sleeps, the back end wants something.
 try hub.whimbrel("command", "send", "phone-1", "show the map")
 try await uplink.comeToForeground()
-var iterator = commands.makeAsyncIterator()
-let command = await iterator.next()
+let command = await commands.first { _ in true }
 print("in the foreground again: asked to \(command ?? "nothing")")
 guard command == "show the map" else { fatalError("the command was lost") }
 

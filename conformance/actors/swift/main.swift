@@ -71,7 +71,7 @@ let reader = Thread {
     }
     let said = Said(request["args"] as? [String: Any] ?? [:])
     if name == "cancel" {
-      if let of = try? said.number("of") { running.cancel(of) }
+      if let of: Int = try? said.number("of") { running.cancel(of) }
       output.say(["id": id, "ok": [String: Any]()])
       continue
     }
