@@ -5,7 +5,7 @@ import statistics
 from charts import bars, number
 from subjects import BUDGETS, SUBJECTS
 
-LANGUAGES = {"python": "Python", "node": "Node", "swift": "Swift"}
+LANGUAGES = {"python": "Python", "node": "Node", "kotlin": "Kotlin", "swift": "Swift"}
 
 
 def runs(lines, key):
@@ -179,30 +179,11 @@ def section(lines, language, name):
         cells += [number(min(values)), number(statistics.median(values)), number(max(values))]
         cells += [f"{cpu(found):.1f}", f"{rss(found):.0f}", lag(found) or "no loop"]
         out.append("| " + " | ".join(cells) + " |")
-    if len(ours) < len(subjects):
-        out += times(lines, subjects, ours)
-    if any(lag(runs(lines, subject.key)) for subject in subjects):
-        out += ["", f"![Lateness of the event loop]({language}-lag.svg)"]
     out.append("")
-    return out + once(lines, language)
-
-
-def times(lines, subjects, ours):
-    out = ["", "Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
-            "takes for a message:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
-    out.append("| --- |" + " ---: |" * (len(subjects) - len(ours)))
-    for subject in ours:
-        cells = []
-        for peer in (peer for peer in subjects if not peer.ours):
-            cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
-            cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
-        out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
-    return out
-
-
-def once(lines, language):
-    """What is measured beside the rounds."""
-    out = []
+    if len(ours) < len(subjects):
+        out += beside_peers(lines, subjects)
+    if any(run["lag_us"] for subject in subjects for run in runs(lines, subject.key)):
+        out += [f"![Lateness of the event loop]({language}-lag.svg)", ""]
     calls = next((line for line in lines if line["kind"] == "calls" and line["language"] == language), None)
     if calls:
         out += ["One call across the border, no I/O: " + ", ".join(
@@ -226,6 +207,20 @@ def once(lines, language):
         out += [f"| {line['package']} ({line['what']}) | {line['packed'] / 1e6:.2f} | {line['unpacked'] / 1e6:.2f} |" for line in sizes]
         out.append("")
     return out
+
+
+def beside_peers(lines, subjects):
+    ours = [subject for subject in subjects if subject.ours]
+    out = ["Times as many messages as each peer in the same round, and in brackets how many times more processor time the peer's process "
+            "takes for a message:", "", "| | " + " | ".join(subject.name for subject in subjects if not subject.ours) + " |"]
+    out.append("| --- |" + " ---: |" * (len(subjects) - len(ours)))
+    for subject in ours:
+        cells = []
+        for peer in (peer for peer in subjects if not peer.ours):
+            cost = cpu(runs(lines, peer.key)) / cpu(runs(lines, subject.key))
+            cells.append(f"{ratio(lines, subject.key, peer.key):.2f} ({cost:.1f})")
+        out.append(f"| {subject.name} | " + " | ".join(cells) + " |")
+    return [*out, ""]
 
 
 def lag_notes():

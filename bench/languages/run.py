@@ -74,6 +74,8 @@ def arguments():
     parser.add_argument("--python-paho", required=True, help="Python with paho-mqtt 2")
     parser.add_argument("--node", required=True, help="node")
     parser.add_argument("--modules", required=True, type=pathlib.Path, help="folder whose node_modules has whimbrel and its peers")
+    parser.add_argument("--java", required=True, help="java")
+    parser.add_argument("--classpath", required=True, help="class path of bench/languages/kotlin")
     parser.add_argument("--swift", type=pathlib.Path, help="folder with the programs in Swift; without it they are left out")
     parser.add_argument("--swift-entry", default="", help="what a program in Swift is put behind to run")
     parser.add_argument("--wheel", type=pathlib.Path, help="the wheel of whimbrel, to be weighed")
@@ -112,12 +114,14 @@ def measure(given, subject):
         "cpu_us_per_message": 1e6 * line["cpu_seconds"] / line["messages"],
         "server_cpu_seconds": counted["cpu_seconds"],
         "load": os.getloadavg(),
-        "command": [pathlib.Path(part).name if pathlib.Path(part).is_absolute() else part for part in command],
+        "command": [pathlib.Path(part).name if pathlib.Path(part).is_absolute() else part for part in command if part != given.classpath],
     }
 
 
 def start(given, subject):
     """How its program is started."""
+    if subject.language == "kotlin":
+        return [given.java, "-cp", given.classpath, subject.program]
     if subject.language == "swift":
         return [*shlex.split(given.swift_entry), str(given.swift / subject.program)]
     interpreter = {"python": given.python, "node": given.node}[subject.language]

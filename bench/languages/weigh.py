@@ -28,12 +28,16 @@ def calls(given, server):
     # Late, for it imports this module.
     from run import run
 
-    programs = [("python", [given.python, str(HERE / "python" / "calls.py")]), ("node", [given.node, str(HERE / "node" / "calls.mjs")])]
+    programs = {
+        "python": [given.python, str(HERE / "python" / "calls.py")],
+        "node": [given.node, str(HERE / "node" / "calls.mjs")],
+        "kotlin": [given.java, "-cp", given.classpath, "CallsKt"],
+    }
     if given.swift:
-        programs.append(("swift", [*shlex.split(given.swift_entry), str(given.swift / "whimbrel-bench-calls")]))
-    for language, words in programs:
+        programs["swift"] = [*shlex.split(given.swift_entry), str(given.swift / "whimbrel-bench-calls")]
+    for language, program in programs.items():
         with server(given.server) as (listening, _), tempfile.TemporaryDirectory(dir=given.dir) as folder:
-            command = [*words, *listening, "--outbox", folder]
+            command = [*program, *listening, "--outbox", folder]
             command += ["--messages", str(20_000 if given.quick else 200_000), "--bytes", str(given.bytes)]
             yield {"kind": "calls", "language": language, **run(command, given.modules)}
 

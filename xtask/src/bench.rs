@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the programs of `bench/`, built for release.
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    languages::swift::Swift,
+    languages::{kotlin::Kotlin, swift::Swift, uniffi::Native},
     needs,
     shell::{self, say},
     workspace,
@@ -62,6 +63,7 @@ fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     driver.arg("--server").arg(things.server).arg("--python").arg(&things.python);
     driver.arg("--python-paho").arg(things.python_paho).arg("--wheel").arg(things.wheel);
     driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules);
+    driver.arg("--java").arg(things.java).arg("--classpath").arg(things.classpath);
     match things.swift {
         Ok((programs, entry)) => {
             driver.arg("--swift").arg(programs).arg("--swift-entry").arg(entry);
@@ -81,6 +83,8 @@ struct Things {
     wheel: PathBuf,
     node: PathBuf,
     modules: PathBuf,
+    java: PathBuf,
+    classpath: OsString,
     /// The folder with the programs, and what they are put behind to run; or why they are left out.
     swift: Result<(PathBuf, String), String>,
 }
@@ -96,14 +100,18 @@ impl Things {
         build.args(["build", "--locked", "--release", "--package", "whimbrel-bench"]);
         succeed(build.current_dir(workspace::root()))?;
         let target = target_folder()?;
+        let native = Native::build(&["--release"])?;
+        let kotlin = Kotlin::build(&native, "kotlin-bench")?;
         Ok(Self {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
             modules: node_package(modules)?,
-            swift: swift(&target),
+            swift: swift(&native),
             python,
             python_paho,
             node,
+            java: kotlin.java().to_path_buf(),
+            classpath: kotlin.class_path("whimbrel-bench")?,
         })
     }
 }
@@ -154,17 +162,14 @@ fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
 }
 
 /// Builds the programs in Swift.
-fn swift(target: &Path) -> Result<(PathBuf, String), String> {
-    let mut build = shell::cargo();
-    build.args(["build", "--locked", "--release", "--package", "whimbrel-uniffi"]);
-    succeed(build.current_dir(workspace::root()))?;
-    let swift = Swift::ready(&target.join("release").join("libwhimbrel_uniffi.a"), true)?;
+fn swift(native: &Native) -> Result<(PathBuf, String), String> {
+    let swift = Swift::ready(native, true)?;
     let mut programs = PathBuf::new();
     for name in ["send", "send-many", "calls"] {
         programs = swift.build(&["--product", &format!("whimbrel-bench-{name}")])?;
     }
-    let entry = swift.entry().iter().map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
-    Ok((programs, entry.collect::<Vec<_>>().join(" ")))
+    let quoted = |word: &OsString| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+    Ok((programs, swift.entry().iter().map(quoted).collect::<Vec<_>>().join(" ")))
 }
 
 fn target_folder() -> Result<PathBuf, String> {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    languages::uniffi::Native,
     needs,
     shell::{self, Finished, say},
     workspace,
@@ -30,20 +31,16 @@ impl Swift {
     /// Why that is not possible, for people.
     pub(crate) fn with_whimbrel() -> Result<&'static Self, String> {
         static READY: OnceLock<Result<Swift, String>> = OnceLock::new();
-        let ready = READY.get_or_init(|| {
-            let library = crate::test::native_half("whimbrel_uniffi", "a").map_err(|error| error.to_string())?;
-            Self::ready(&library.ok_or("the native half of the Swift package does not build")?, false)
-        });
-        ready.as_ref().map_err(Clone::clone)
+        READY.get_or_init(|| Self::ready(Native::debug()?, false)).as_ref().map_err(Clone::clone)
     }
 
-    /// Makes it ready with this static library.
+    /// Makes it ready with this native half.
     ///
     /// # Errors
     /// As there.
-    pub(crate) fn ready(library: &Path, release: bool) -> Result<Self, String> {
+    pub(crate) fn ready(native: &Native, release: bool) -> Result<Self, String> {
         let swift = needs::Swift::get()?;
-        let library = published(library).map_err(|error| format!("{}: {error}", library.display()))?;
+        let library = published(&native.archive).map_err(|error| format!("{}: {error}", native.archive.display()))?;
         Ok(Self { swift, library, release })
     }
 

@@ -55,20 +55,17 @@ pub(super) fn build() -> io::Result<Option<Built>> {
     let Some(built) = artifacts(&["build", "--bins", "--examples"])? else { return Ok(None) };
     let Some(tests) = artifacts(&["test", "--no-run"])? else { return Ok(None) };
     let programs = built.iter().filter(|artifact| !artifact.test && artifact.kind == "bin");
-    let programs: BTreeMap<_, _> = programs
-        .filter_map(|artifact| Some((artifact.target.clone(), artifact.program.clone()?)))
-        .collect();
+    let programs: BTreeMap<_, _> =
+        programs.map(|artifact| (artifact.target.clone(), artifact.file.clone())).collect();
     let whimbrel = programs.get("whimbrel").cloned();
     let whimbrel = whimbrel.ok_or_else(|| io::Error::other("cargo built no program whimbrel"))?;
     let tests = tests
         .into_iter()
         .filter(|artifact| artifact.test)
-        .filter_map(|Artifact { package, target, kind, program, .. }| {
-            Some(Program { package, target, kind, file: program? })
-        })
+        .map(|Artifact { package, target, kind, file, .. }| Program { package, target, kind, file })
         .collect();
     let examples = built.into_iter().filter(|artifact| artifact.package.contains("/examples/"));
-    let examples = examples.filter_map(|artifact| artifact.program).collect();
+    let examples = examples.map(|artifact| artifact.file).collect();
     Ok(Some(Built { tests, whimbrel, examples, programs }))
 }
 
@@ -77,16 +74,7 @@ pub(crate) fn whimbrel() -> io::Result<Option<PathBuf>> {
     let built = artifacts(&["build", "--bins"])?;
     Ok(built
         .and_then(|built| built.into_iter().find(|artifact| artifact.is_program("whimbrel")))
-        .and_then(|it| it.program))
-}
-
-/// Builds the native half of a language's package and tells where the file of it is that ends so; `None` when it does not compile.
-pub(crate) fn native_half(library: &str, end: &str) -> io::Result<Option<PathBuf>> {
-    // What is tested was built like this, so there is nothing left to build.
-    let Some(built) = artifacts(&["build", "--bins", "--examples"])? else { return Ok(None) };
-    let found = built.into_iter().filter(|artifact| artifact.target == library).flat_map(|artifact| artifact.files);
-    let found = found.into_iter().find(|file| file.extension().is_some_and(|extension| extension == end));
-    found.map(Some).ok_or_else(|| io::Error::other(format!("cargo built no {library}.{end}")))
+        .map(|it| it.file))
 }
 
 /// Part of a package: its unit tests and those integration tests that are no part of their own.
@@ -223,16 +211,13 @@ fn number_before(text: &str, word: &str) -> usize {
     before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// Something cargo built.
+/// Something cargo built that can be run.
 struct Artifact {
     package: String,
     target: String,
     kind: String,
     test: bool,
-    /// What can be run of it.
-    program: Option<PathBuf>,
-    /// All of it.
-    files: Vec<PathBuf>,
+    file: PathBuf,
 }
 
 impl Artifact {
@@ -241,7 +226,7 @@ impl Artifact {
     }
 }
 
-/// Runs cargo for the whole workspace, with its progress going to the terminal, and collects what it built. `None`
+/// Runs cargo for the whole workspace, with its progress going to the terminal, and collects the programs it built. `None`
 /// when the build failed.
 fn artifacts(arguments: &[&str]) -> io::Result<Option<Vec<Artifact>>> {
     let mut cargo = shell::cargo();
@@ -260,14 +245,12 @@ fn artifacts(arguments: &[&str]) -> io::Result<Option<Vec<Artifact>>> {
 
 fn artifact(message: &Value) -> Option<Artifact> {
     let target = message.get("target")?;
-    let files = message.get("filenames").and_then(Value::as_array).into_iter().flatten();
     Some(Artifact {
         package: message.get("package_id")?.as_str()?.to_owned(),
         target: target.get("name")?.as_str()?.to_owned(),
         kind: target.get("kind")?.get(0)?.as_str()?.to_owned(),
         test: message.get("profile")?.get("test")?.as_bool()?,
-        program: message.get("executable").and_then(Value::as_str).map(PathBuf::from),
-        files: files.filter_map(Value::as_str).map(PathBuf::from).collect(),
+        file: PathBuf::from(message.get("executable")?.as_str()?),
     })
 }
 

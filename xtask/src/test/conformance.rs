@@ -4,11 +4,7 @@ use std::{ffi::OsString, io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{
-        node::Node,
-        python::Python,
-        swift::Swift,
-    },
+    languages::{kotlin::Kotlin, node::Node, python::Python, swift::Swift},
     shell,
     tally::Tally,
     workspace,
@@ -18,15 +14,14 @@ use crate::{
 pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     let driver = ground.built.program("conformance")?;
     let actors = workspace::root().join("conformance").join("actors");
-    let (python, node) = match (Python::with_whimbrel(), Node::with_whimbrel()) {
-        (Ok(python), Ok(node)) => (python, node),
-        (Err(why), _) | (_, Err(why)) => {
-            println!("    {why}");
-            return Ok(Tally::fail());
-        }
+    let ready = || {
+        let kotlin = Kotlin::with_whimbrel()?.program("whimbrel-conformance-actor", "ActorKt")?;
+        let swift = Swift::with_whimbrel()?;
+        let swift = swift.words(&swift.build(&["--build-tests"])?.join("whimbrel-conformance-actor"));
+        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, kotlin, swift))
     };
-    let swift = match Swift::with_whimbrel().and_then(|swift| Ok(swift.words(&swift.build(&["--build-tests"])?.join("whimbrel-conformance-actor")))) {
-        Ok(words) => words,
+    let (python, node, kotlin, swift) = match ready() {
+        Ok(ready) => ready,
         Err(why) => {
             println!("    {why}");
             return Ok(Tally::fail());
@@ -43,6 +38,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         ("Python", script(python.program(), "actor.py").to_vec()),
         ("Python (sync)", python_blocking),
         ("Node", script(node.program(), "actor.mjs").to_vec()),
+        ("Kotlin", kotlin),
         ("Swift", swift),
     ] {
         play.arg("--actor").arg(actor(language, &words));

@@ -1,12 +1,13 @@
-//! Parts `python` and `node`: the packages, tested with what their users have.
+//! Parts `python`, `node` and `kotlin`: the packages, tested with what their users have.
 
 use std::{io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{node::Node, python::Python},
+    languages::{kotlin::Kotlin, node::Node, python::Python},
     shell::{self, Finished},
     tally::Tally,
+    workspace,
 };
 
 /// Part `python`: the tests, the stubs against the module, and the types.
@@ -37,6 +38,27 @@ pub(super) fn node(ground: &Ground, _: &str) -> io::Result<Tally> {
     let mut tally = Tally::default();
     tally.add(run("tests", with_hub(&mut node.npm(&["test", "--silent"]), ground), node_test)?);
     tally.add(run("types", &mut node.npm(&["run", "--silent", "check"]), whole)?);
+    Ok(tally)
+}
+
+/// Part `kotlin`: the tests of the package, and the examples, each from start to end.
+pub(super) fn kotlin(ground: &Ground, _: &str) -> io::Result<Tally> {
+    let kotlin = match Kotlin::with_whimbrel() {
+        Ok(kotlin) => kotlin,
+        Err(why) => return Ok(failed(&why)),
+    };
+    let mut tally = Tally::default();
+    let mut tests = kotlin.maven(&["package", "--projects", "whimbrel", "--also-make"]);
+    tally.add(run("tests", with_hub(&mut tests, ground), surefire)?);
+    let sources = workspace::root().join("examples/kotlin/src/main/kotlin");
+    let mut examples: Vec<_> = std::fs::read_dir(sources)?.flatten().map(|file| file.path()).collect();
+    examples.sort();
+    for example in examples {
+        let name = example.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let words = kotlin.program("whimbrel-examples", &format!("{name}Kt")).map_err(io::Error::other)?;
+        let Some((java, arguments)) = words.split_first() else { continue };
+        tally.add(run(&name, with_hub(Command::new(java).args(arguments), ground), whole)?);
+    }
     Ok(tally)
 }
 
@@ -114,6 +136,29 @@ fn node_test(finished: &Finished) -> Tally {
     tally
 }
 
+/// From `Tests run: 12, Failures: 1, Errors: 0, Skipped: 2`, which is said for each class and once more at the end.
+fn surefire(finished: &Finished) -> Tally {
+    let mut tally = Tally::default();
+    for line in &finished.lines {
+        let Some((_, results)) = line.split_once("Tests run: ") else { continue };
+        // Those of a class say how long it took, too; the last line does not.
+        if results.contains("Time elapsed") {
+            continue;
+        }
+        let numbers: Vec<usize> = results
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|digits| digits.parse().ok())
+            .collect();
+        if let [run, failures, errors, skipped] = *numbers {
+            tally = Tally::default();
+            tally.failed = failures + errors;
+            tally.passed = run.saturating_sub(failures + errors + skipped);
+            tally.skipped = vec!["marked as disabled".to_owned(); skipped];
+        }
+    }
+    tally
+}
+
 /// How long one program may take: far more than it should.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -134,6 +179,16 @@ mod tests {
         assert_eq!(tally.skipped, ["[1] tests/test_a.py:7: no uvloop"]);
         assert_eq!(pytest(&finished("7 passed in 0.1s")).passed, 7);
         assert_eq!(pytest(&finished("found 3 files in 2 folders")).passed, 0);
+    }
+
+    #[test]
+    fn results_of_surefire_are_counted() {
+        let tally = surefire(&finished(
+            "[INFO] Tests run: 3, Failures: 0, Errors: 0, Skipped: 0, Time elapsed: 1.2 s -- in dev.A\n\
+             [ERROR] Tests run: 5, Failures: 1, Errors: 1, Skipped: 1",
+        ));
+        assert_eq!((tally.passed, tally.failed, tally.skipped.len()), (2, 2, 1));
+        assert_eq!(surefire(&finished("BUILD SUCCESS")).passed, 0);
     }
 
     #[test]
