@@ -80,7 +80,7 @@ export interface DeviceOptions {
 /** What the link to the hub is doing. */
 export interface ConnectionState {
   /** `unauthorized`: the hub does not accept the credentials; it is tried again, seldom. */
-  readonly state: 'connected' | 'connecting' | 'disconnected' | 'unauthorized' | 'closed';
+  readonly state: 'connected' | 'connecting' | 'disconnected' | 'unauthorized' | 'suspended' | 'closed';
   /** Why, where it is known. */
   readonly reason: string | null;
 }

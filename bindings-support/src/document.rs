@@ -63,13 +63,14 @@ pub fn receipt_state(state: &ReceiptState) -> Value {
     json!({"state": word})
 }
 
-/// `{"state": "connected"}`, `connecting`, `closed`, `disconnected` with `reason` (or null), `unauthorized` with `reason`.
+/// `{"state": "connected"}`, `connecting`, `suspended`, `closed`, `disconnected` with `reason` (or null), `unauthorized` with `reason`.
 pub fn connection_state(state: &ConnectionState) -> Value {
     match state {
         ConnectionState::Disconnected { reason } => json!({"state": "disconnected", "reason": reason}),
         ConnectionState::Connecting => json!({"state": "connecting", "reason": null}),
         ConnectionState::Connected => json!({"state": "connected", "reason": null}),
         ConnectionState::Unauthorized { reason } => json!({"state": "unauthorized", "reason": reason}),
+        ConnectionState::Suspended => json!({"state": "suspended", "reason": null}),
         ConnectionState::Closed => json!({"state": "closed", "reason": null}),
         other => json!({"state": format!("{other:?}"), "reason": null}),
     }

@@ -67,6 +67,24 @@ where
     wait(operation, cancel, async { answered.await.unwrap_or_else(|_| Err(ended(operation))) }).await
 }
 
+/// Does `work` on the runtime without keeping that from ending; `None` when it ended first. Who stops waiting drops the work.
+///
+/// # Errors
+/// `Internal` when the system gives no threads.
+pub(crate) async fn run_while_it_lasts<T: Send + 'static>(
+    operation: &'static str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<Option<Result<T>>> {
+    let (answer, answered) = oneshot::channel();
+    let lease = Lease::take()?;
+    let started = Call::new(operation, lease.handle().clone(), work).start(|result| {
+        let _ = answer.send(result);
+    });
+    drop(lease);
+    let _dropped_with_me = CancelOnDrop(started);
+    Ok(answered.await.ok())
+}
+
 /// Waits for `work`, which needs no runtime, on the caller's executor.
 pub(crate) async fn wait<T>(
     operation: &'static str,

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use whimbrel::{DeviceClient, Error, ErrorKind, Result};
@@ -15,7 +15,7 @@ use whimbrel_bindings_support::{ConnectionStates, DeviceSettings, Lease, Storing
 use crate::{
     Account, ConnectionChanges, ConnectionState, Counters, DeviceOptions, Draft, Failure, Inbox, Outcome, Outgoing,
     Receipt, ReceiptState, Stored,
-    call::{Cancel, block, run, run_through, wait},
+    call::{Cancel, block, run, run_through, run_while_it_lasts, wait},
     log,
 };
 
@@ -187,23 +187,53 @@ impl Device {
     /// Waits until everything is settled or the time is over; how many messages are still queued. Never fails for a slow
     /// network.
     pub async fn flush(&self, deadline_ms: u64, cancel: Cancel) -> Result<u64, Failure> {
-        let client = self.client.clone();
-        let deadline = Duration::from_millis(deadline_ms);
-        run("device.flush", cancel, async move { client.flush(deadline).await }).await
+        const FLUSH: &str = "device.flush";
+        let (begin, deadline) = (Instant::now(), Duration::from_millis(deadline_ms));
+        let flush = async {
+            loop {
+                let client = self.client.clone();
+                let left = deadline.saturating_sub(begin.elapsed());
+                // It has the clock of the runtime, but does not keep that from ending: a flush that was begun waits on while the
+                // client is suspended.
+                if let Some(flushed) = run_while_it_lasts(FLUSH, async move { client.flush(left).await }).await? {
+                    return flushed;
+                }
+                let mut states = self.client.connection();
+                // An error means that the client is gone, of which the next flush tells.
+                let _ = states.wait_for(|state| *state != whimbrel::device::ConnectionState::Suspended).await;
+            }
+        };
+        wait(FLUSH, cancel, flush).await
     }
 
     /// Flushes for at most `budget_ms`, then lets go of everything: link, threads, files, lock. How many messages are still
     /// queued. Until `resume`, calls that need the outbox fail with `Closed`; receipts, commands and states that are waited for
     /// are waited for on. Who stops waiting stops the waiting, not the suspending.
     pub async fn suspend(&self, budget_ms: u64, cancel: Cancel) -> Result<u64, Failure> {
-        let _ = Duration::from_millis(budget_ms);
-        run("device.suspend", cancel, async { Err(Error::new(ErrorKind::Unsupported, "device.suspend", "not yet")) }).await
+        let (client, running) = (self.client.clone(), self.running.clone());
+        let budget = Duration::from_millis(budget_ms);
+        let suspend = async move {
+            let _turn = running.turn.lock().await;
+            let left = client.suspend(budget).await?;
+            running.give_back();
+            Ok(left)
+        };
+        run_through("device.suspend", cancel, suspend, |_| std::future::ready(())).await
     }
 
     /// Opens the outbox again and connects. When it fails, because the storage is not available perhaps, the client stays
-    /// suspended; call again.
+    /// suspended; call again. Who stops waiting stops the waiting, not the resuming.
     pub async fn resume(&self, cancel: Cancel) -> Result<(), Failure> {
-        run("device.resume", cancel, async { Err(Error::new(ErrorKind::Unsupported, "device.resume", "not yet")) }).await
+        let (client, running) = (self.client.clone(), self.running.clone());
+        let resume = async move {
+            let _turn = running.turn.lock().await;
+            let lease = Lease::take()?;
+            log::attend(lease.handle());
+            client.resume().await?;
+            running.keep(lease);
+            Ok(())
+        };
+        run_through("device.resume", cancel, resume, std::future::ready).await
     }
 
     /// Takes no more messages and hands out no more commands, flushes for as long as the options say, disconnects, closes the
@@ -228,7 +258,7 @@ impl Device {
         let (client, running) = (self.client.clone(), self.running.clone());
         async move {
             let closed = client.close().await;
-            drop(running.lease().take());
+            running.end();
             closed
         }
     }
@@ -236,7 +266,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let lease = self.running.lease().take();
+        let lease = self.running.place().lease.take();
         if self.told_to_end.load(Ordering::Acquire) || lease.is_none() {
             return;
         }
@@ -246,19 +276,44 @@ impl Drop for Device {
     }
 }
 
-/// What holds the runtime for a client that is open and not suspended.
+/// What keeps the runtime for a client that is open and not suspended.
 #[derive(Debug)]
 struct Running {
-    lease: Mutex<Option<Lease>>,
+    /// Held by who suspends or resumes: one after the other.
+    turn: tokio::sync::Mutex<()>,
+    place: Mutex<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    lease: Option<Lease>,
+    ended: bool,
 }
 
 impl Running {
     fn new(lease: Lease) -> Self {
-        Self { lease: Mutex::new(Some(lease)) }
+        Self { turn: tokio::sync::Mutex::default(), place: Mutex::new(Place { lease: Some(lease), ended: false }) }
     }
 
-    fn lease(&self) -> MutexGuard<'_, Option<Lease>> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, lease: Lease) {
+        let mut place = self.place();
+        let before = if place.ended { Some(lease) } else { place.lease.replace(lease) };
+        drop(place);
+        drop(before);
+    }
+
+    fn give_back(&self) {
+        let lease = self.place().lease.take();
+        drop(lease);
+    }
+
+    fn end(&self) {
+        self.place().ended = true;
+        self.give_back();
     }
 }
 

@@ -298,6 +298,7 @@ impl ConnectionState {
             State::Connecting => Self::Connecting,
             State::Disconnected { reason } => Self::Disconnected { reason: reason.clone() },
             State::Unauthorized { reason } => Self::Unauthorized { reason: reason.clone() },
+            State::Suspended => Self::Suspended,
             State::Closed => Self::Closed,
             other => return Err(unknown("device.connection", "state", other)),
         })

@@ -58,10 +58,6 @@ impl Error {
 
     /// The same error as another call reports it.
     #[must_use]
-    #[cfg_attr(
-        not(feature = "service"),
-        allow(dead_code, reason = "the service client shares the device's route")
-    )]
     pub(crate) fn in_operation(mut self, operation: &'static str) -> Self {
         self.0.operation = operation;
         self

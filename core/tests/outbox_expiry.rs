@@ -137,3 +137,38 @@ async fn an_expiring_message_between_lasting_ones_is_found_after_a_broken_link_t
     assert_eq!(middle.state(), ReceiptState::Settled(Outcome::Expired));
     assert_eq!(waiting(&outbox, Lane::Telemetry), ["0", "2"]);
 }
+
+#[tokio::test]
+async fn time_suspended_counts_by_the_time_of_day() {
+    let stage = Stage::new();
+    let outbox = stage.open();
+    stage.pass(1_000);
+    let first = outbox.send(reading(0).expires_in(MINUTE)).await.unwrap();
+    stage.pass(20);
+    outbox.suspend().unwrap();
+    let age = outbox.counters().oldest_age.unwrap();
+    assert_eq!(age, Duration::from_secs(20));
+    stage.pass(20);
+    outbox.resume().unwrap();
+    let start = stage.clock.now().monotonic;
+    let second = outbox.send(reading(1).expires_in(MINUTE)).await.unwrap();
+    assert_eq!(outbox.expire().unwrap(), Some(start + Duration::from_secs(20)));
+    stage.pass(19);
+    outbox.expire().unwrap();
+    assert_eq!(first.state(), ReceiptState::Queued);
+    stage.pass(1);
+    outbox.expire().unwrap();
+    assert_eq!(first.outcome().await.unwrap(), Outcome::Expired);
+    assert_eq!(second.state(), ReceiptState::Queued);
+    // A clock set back meanwhile only makes messages live longer.
+    outbox.suspend().unwrap();
+    stage.clock.set_wall(stage.clock.now().wall - Duration::from_secs(3_600));
+    stage.pass(10);
+    outbox.resume().unwrap();
+    stage.pass(59);
+    outbox.expire().unwrap();
+    assert_eq!(second.state(), ReceiptState::Queued);
+    stage.pass(1);
+    outbox.expire().unwrap();
+    assert_eq!(second.outcome().await.unwrap(), Outcome::Expired);
+}

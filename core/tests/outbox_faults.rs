@@ -141,3 +141,54 @@ async fn after_a_failed_sync_nothing_more_is_promised_until_opened_again() {
     send_readings(&outbox, 5..6).await;
     assert_eq!(waiting(&outbox, Lane::Telemetry).last().unwrap(), "5");
 }
+
+#[tokio::test]
+async fn an_outbox_whose_disk_failed_works_again_after_suspending_and_resuming() {
+    let stage = stage();
+    let outbox = stage.open();
+    let safe = outbox.send(reading(0)).await.unwrap();
+    stage.telemetry.set_failing(true);
+    assert_eq!(outbox.send(reading(1)).await.unwrap_err().kind(), ErrorKind::JournalIo);
+    assert_eq!(outbox.suspend().unwrap_err().kind(), ErrorKind::JournalIo);
+    outbox.suspend().unwrap();
+    assert_eq!(outbox.resume().unwrap_err().kind(), ErrorKind::JournalIo, "it still fails");
+    assert_eq!(outbox.send(reading(1)).await.unwrap_err().kind(), ErrorKind::Closed);
+    let before = account(&outbox);
+    stage.telemetry.set_failing(false);
+    outbox.resume().unwrap();
+    assert!(account(&outbox).queued <= before.queued, "what was not promised may be gone");
+    let later = outbox.send(reading(2)).await.unwrap();
+    let left = waiting(&outbox, Lane::Telemetry);
+    assert_eq!((left.first().unwrap().as_str(), left.last().unwrap().as_str()), ("0", "2"));
+    let all: Vec<_> = read_all(&outbox, Lane::Telemetry).iter().map(|queued| queued.sequence).collect();
+    deliver(&outbox, Lane::Telemetry, all);
+    assert_eq!(safe.outcome().await.unwrap(), DELIVERED);
+    assert_eq!(later.outcome().await.unwrap(), DELIVERED);
+    outbox.close().unwrap();
+    outbox.suspend().unwrap();
+    assert_eq!(outbox.resume().unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn who_reads_while_it_is_suspended_or_was_is_told_and_reads_the_new_books_afterwards() {
+    let stage = stage();
+    let outbox = stage.open();
+    send_readings(&outbox, 0..3_000).await;
+    let mut out = Vec::new();
+    let at = outbox.read(Lane::Telemetry, 1, 10, &mut out).unwrap();
+    outbox.suspend().unwrap();
+    let read = stage.telemetry.bytes_read();
+    assert_eq!(outbox.read(Lane::Telemetry, at, 10, &mut out).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(outbox.receipt("mine").unwrap_err().kind(), ErrorKind::Closed);
+    assert!(outbox.counters().oldest_age.is_some());
+    assert_eq!(stage.telemetry.bytes_read(), read, "the files are left alone");
+    // Another one delivers some.
+    let other = stage.open();
+    deliver(&other, Lane::Telemetry, 1..=20);
+    other.close().unwrap();
+    outbox.resume().unwrap();
+    assert_eq!((account(&outbox).delivered, outbox.head(Lane::Telemetry)), (20, 21));
+    out.clear();
+    outbox.read(Lane::Telemetry, at, 10, &mut out).unwrap();
+    assert_eq!(outbox_support::bodies(&out), numbers(20..30));
+}

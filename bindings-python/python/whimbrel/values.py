@@ -64,7 +64,7 @@ class ConnectionState:
     """What the link to the hub is doing."""
 
     state: str
-    """``connected``, ``connecting``, ``disconnected``, ``unauthorized`` or ``closed``."""
+    """``connected``, ``connecting``, ``disconnected``, ``unauthorized``, ``suspended`` or ``closed``."""
     reason: Optional[str] = None
     """Why it is disconnected or unauthorized, where that is known."""
 

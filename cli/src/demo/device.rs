@@ -134,6 +134,7 @@ fn standing(device: &DeviceClient) -> Standing {
         ConnectionState::Connected => "connected",
         ConnectionState::Connecting => "connecting",
         ConnectionState::Unauthorized { .. } => "refused",
+        ConnectionState::Suspended => "suspended",
         ConnectionState::Closed => "closed",
         _ => "offline",
     };

@@ -17,7 +17,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 pub use backoff::{Backoff, Jitter};
@@ -30,6 +30,14 @@ const SEND_LIMIT: usize = 256;
 /// How long a connection that is to be renewed may wait for the acknowledgements it still owes.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// While connected the clocks are looked at so often, or twice in the keep-alive time. A machine that slept is found out as
+/// soon after waking.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Shortest keep-alive time a hub can be told of.
+const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Why a connection is given up that may have ended while nobody was there to notice.
+const STOOD_STILL: &str = "this process, or its machine, stood still for longer than the keep-alive time";
+
 /// Habits of a [`Delivery`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryOptions {
@@ -37,11 +45,13 @@ pub struct DeliveryOptions {
     pub window: usize,
     /// Waiting times between connection attempts. Default 100 ms to 60 s.
     pub backoff: Backoff,
+    /// How long the hub goes without hearing of us, at least, before it ends the connection. Default 60 s.
+    pub keep_alive: Duration,
 }
 
 impl Default for DeliveryOptions {
     fn default() -> Self {
-        Self { window: 1_000, backoff: Backoff::default() }
+        Self { window: 1_000, backoff: Backoff::default(), keep_alive: Duration::from_secs(60) }
     }
 }
 
@@ -63,6 +73,8 @@ pub enum ConnectionState {
         /// What the hub said.
         reason: String,
     },
+    /// Suspended by the program: nothing is tried until it resumes.
+    Suspended,
     /// Closed by the program.
     Closed,
 }
@@ -129,6 +141,12 @@ pub enum Input<'a> {
     },
     /// Time has passed.
     Tick,
+    /// What the clock on the wall says; to be told with every wake-up. The monotonic clock stands still while a machine
+    /// sleeps and goes on while a process is stopped: the one that says more is right.
+    Looked {
+        /// The time of day.
+        wall: SystemTime,
+    },
     /// Stop for good. That all is over is for the caller to say, who has the outbox still to close.
     Close,
 }
@@ -177,6 +195,8 @@ pub struct Delivery {
     failures: u32,
     /// The hub refused our credentials and has not taken them since.
     unauthorized: bool,
+    /// Both clocks at the last look.
+    looked: Option<(Instant, SystemTime)>,
 }
 
 #[derive(Debug)]
@@ -216,6 +236,7 @@ impl Delivery {
             lanes: Default::default(),
             failures: 0,
             unauthorized: false,
+            looked: None,
         }
     }
 
@@ -233,6 +254,7 @@ impl Delivery {
                 self.answered(now, lane, sequence, verdict, effects)
             }
             Input::Tick => self.tick(now, effects),
+            Input::Looked { wall } => self.looked(now, wall, effects),
             Input::Close => self.close(effects),
         }
     }
@@ -258,7 +280,7 @@ impl Delivery {
     pub fn wake_at(&self) -> Option<Instant> {
         match &self.link {
             Link::Waiting { until } | Link::Draining { until, .. } => Some(*until),
-            Link::Up { renew_at, .. } => *renew_at,
+            Link::Up { renew_at, .. } => renew_at.iter().copied().chain(self.look_at()).min(),
             Link::Idle | Link::Connecting | Link::Closed => None,
         }
     }
@@ -417,6 +439,31 @@ impl Delivery {
             }
             Link::Draining { .. } => self.finish_draining(now, effects),
             _ => {}
+        }
+    }
+
+    /// When the clocks are to be looked at again, if anybody does.
+    fn look_at(&self) -> Option<Instant> {
+        let (looked, _) = self.looked?;
+        Some(looked + (self.patience() / 2).min(LOOK_INTERVAL))
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.keep_alive.max(SHORTEST_KEEP_ALIVE)
+    }
+
+    /// Gives up a connection that the hub may have ended long ago: that we hear nothing of it proves nothing, when nobody
+    /// was there to ask.
+    fn looked(&mut self, now: Instant, wall: SystemTime, effects: &mut Vec<Effect>) {
+        let Some((before, wall_before)) = self.looked.replace((now, wall)) else { return };
+        let by_the_wall = wall.duration_since(wall_before).unwrap_or_default();
+        let away = now.saturating_duration_since(before).max(by_the_wall);
+        if away > self.patience()
+            && matches!(self.link, Link::Connecting | Link::Up { .. } | Link::Draining { .. })
+        {
+            // Told first: saying goodbye can take a while.
+            self.lost(now, ErrorKind::Unreachable, None, STOOD_STILL.to_owned(), effects);
+            effects.push(Effect::Disconnect);
         }
     }
 

@@ -383,3 +383,77 @@ fn one_seed_makes_one_history() {
     assert_eq!(waits(1), waits(1));
     assert_ne!(waits(1), waits(2));
 }
+
+/// Looks at both clocks, which have moved by so much.
+fn look(bench: &mut Bench, wall: &mut SystemTime, by: Duration, wall_by: Duration) -> Vec<Effect> {
+    bench.now += by;
+    *wall += wall_by;
+    bench.on(Input::Looked { wall: *wall })
+}
+
+fn given_up() -> Effect {
+    Effect::State(ConnectionState::Disconnected { reason: Some(STOOD_STILL.into()) })
+}
+
+#[test]
+fn a_connection_is_given_up_when_either_clock_says_that_nobody_was_there() {
+    let keep_alive = DeliveryOptions::default().keep_alive;
+    let (none, second) = (Duration::ZERO, Duration::from_secs(1));
+    // Stopped, asleep, and a clock that was set at the same time.
+    for (by, wall_by) in [(keep_alive + second, none), (none, keep_alive + second), (second, keep_alive * 60)]
+    {
+        let mut bench = Bench::up(10);
+        let mut wall = SystemTime::UNIX_EPOCH + keep_alive * 1_000;
+        assert_eq!(bench.delivery.wake_at(), None, "nobody looks");
+        assert!(look(&mut bench, &mut wall, second, second).is_empty());
+        bench.send(Telemetry, 1..=2);
+        assert!(look(&mut bench, &mut wall, keep_alive, keep_alive).is_empty());
+        assert_eq!(
+            look(&mut bench, &mut wall, by, wall_by),
+            [Effect::Unsend, given_up(), Effect::Disconnect]
+        );
+        assert_eq!(bench.next(), None);
+        // Once is enough, and it connects soon.
+        assert!(look(&mut bench, &mut wall, keep_alive * 2, none).is_empty());
+        let soon = bench.delivery.options.backoff.min;
+        assert_eq!(bench.wake(soon), [Effect::State(ConnectionState::Connecting), Effect::Connect]);
+        bench.on(connected(10));
+        assert_eq!(bench.next(), Some((Alert, None, 10)), "from the first unsettled message on");
+    }
+}
+
+#[test]
+fn a_clock_set_back_and_time_that_was_looked_at_end_nothing() {
+    let mut bench = Bench::up(10);
+    let mut wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    look(&mut bench, &mut wall, Duration::ZERO, Duration::ZERO);
+    wall -= Duration::from_secs(500_000);
+    assert!(bench.on(Input::Looked { wall }).is_empty());
+    for _ in 0..100 {
+        let at = bench.delivery.wake_at().unwrap();
+        assert!(at > bench.now && at - bench.now <= LOOK_INTERVAL);
+        let by = at - bench.now;
+        assert!(look(&mut bench, &mut wall, by, by).is_empty());
+        assert!(bench.on(Input::Tick).is_empty());
+    }
+}
+
+#[test]
+fn a_connection_in_the_making_and_one_to_be_renewed_are_given_up_too_and_nothing_else_is() {
+    let long = Duration::from_secs(600);
+    let mut wall = SystemTime::now();
+    let mut bench = Bench::new(10);
+    assert!(look(&mut bench, &mut wall, Duration::ZERO, Duration::ZERO).is_empty());
+    assert!(look(&mut bench, &mut wall, long, long).is_empty(), "at rest");
+    bench.on(Input::Open);
+    assert_eq!(look(&mut bench, &mut wall, long, long), [given_up(), Effect::Disconnect]);
+    assert!(bench.on(connected(10)).is_empty(), "too late");
+    bench.wake(LONGEST);
+    let renew_at = Some(bench.now);
+    bench.on(Input::Connected { receive_maximum: 10, renew_at });
+    bench.send(Telemetry, 1..=1);
+    assert!(bench.on(Input::Tick).is_empty(), "it waits for the answer");
+    assert_eq!(look(&mut bench, &mut wall, long, long), [Effect::Unsend, given_up(), Effect::Disconnect]);
+    bench.on(Input::Close);
+    assert!(look(&mut bench, &mut wall, long, long).is_empty());
+}

@@ -1,12 +1,13 @@
 //! The device program's client: joins outbox, inbox, delivery and transport in one task.
 
+mod life;
 mod options;
 mod read_ahead;
 mod task;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,14 +15,13 @@ use std::{
 
 use tokio::sync::watch;
 
+use life::{Budget, Life, Phase};
 pub use options::DeviceOptions;
-use options::Way;
-use task::Task;
+use options::Plan;
 
 use crate::{
     Accepted, Account, Counters, Error, ErrorKind, Inbox, Message, Receipt, ReceiptKey, Result, inbox,
     outbox::Outbox,
-    transport::{Transport, mqtt::MqttTransport},
 };
 pub use crate::{delivery::ConnectionState, transport::Protocol};
 
@@ -37,15 +37,17 @@ pub struct DeviceClient(Arc<Shared>);
 struct Shared {
     outbox: Outbox,
     inbox: Arc<inbox::Shared>,
+    options: DeviceOptions,
     connection: watch::Receiver<ConnectionState>,
-    /// No new messages are taken.
+    /// No new messages are taken, for good.
     closed: AtomicBool,
-    /// Tells the task to close; so does dropping it.
-    close: watch::Sender<bool>,
-    /// Changes, or is dropped by the task, when everything is over.
-    ended: watch::Receiver<bool>,
-    /// Why closing failed, for the first who asks.
-    failure: Arc<Mutex<Option<Error>>>,
+    life: Arc<Life>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.begin_to_close();
+    }
 }
 
 impl DeviceClient {
@@ -55,54 +57,56 @@ impl DeviceClient {
     ///
     /// # Errors
     /// `InvalidArgument` naming the option; `InUse`, `JournalIo`, `JournalVersion`, `DiskFull` from the outbox;
-    /// `Unsupported` for what this build leaves out.
+    /// `Unsupported` for what this build leaves out. Storage that is not available yet (a phone before its first unlock)
+    /// is `JournalIo`, and opening later works.
     pub async fn open(options: DeviceOptions) -> Result<Self> {
+        let runtime = life::runtime("device.open")?;
         // Certificates and the outbox are read from the disk.
-        let plan = blocking("device.open", move || options.prepare()).await?;
-        match plan.transport {
-            Way::Mqtt(options) => {
-                Self::start(plan.outbox, plan.inbox, MqttTransport::new(options)?, plan.habits)
-            }
-            #[cfg(feature = "amqp")]
-            Way::Amqp(options) => {
-                let transport = crate::transport::amqp::AmqpTransport::new(options)?;
-                Self::start(plan.outbox, plan.inbox, transport, plan.habits)
-            }
-            #[cfg(feature = "http")]
-            Way::Http(options) => {
-                let transport = crate::transport::http::HttpTransport::new(options)?;
-                Self::start(plan.outbox, plan.inbox, transport, plan.habits)
-            }
-        }
+        let (plan, options) = blocking("device.open", move || Ok((options.prepare()?, options))).await?;
+        let (state, connection) = watch::channel(ConnectionState::Disconnected { reason: None });
+        let Plan { outbox, inbox, transport } = plan;
+        let (closed, life) = (AtomicBool::new(false), Life::new(state));
+        let shared = Arc::new(Shared { outbox, inbox, options, connection, closed, life });
+        shared.start(transport, &runtime)?;
+        Ok(Self(shared))
     }
 
-    /// Starts the task on the current runtime.
-    fn start<T: Transport>(
-        outbox: Outbox,
-        inbox: Arc<inbox::Shared>,
-        transport: T,
-        habits: task::Habits,
-    ) -> Result<Self> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::InvalidArgument, "device.open", "there is no tokio runtime here")
-                .caused_by(error)
-        })?;
-        let (state, connection) = watch::channel(ConnectionState::Disconnected { reason: None });
-        let (close, closing) = watch::channel(false);
-        let (end, ended) = watch::channel(false);
-        let failure = Arc::new(Mutex::new(None));
-        let task = Task::new(outbox.clone(), inbox.clone(), transport, habits, state, closing)?;
-        runtime.spawn({
-            let failure = failure.clone();
-            async move {
-                if let Err(error) = task.run().await {
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-                end.send_replace(true);
-            }
-        });
-        let closed = AtomicBool::new(false);
-        Ok(Self(Arc::new(Shared { outbox, inbox, connection, closed, close, ended, failure })))
+    /// Gets ready for the system to stop the process at any time, as it does with a mobile app in the background: flushes
+    /// for at most `budget`, says goodbye to the hub, and lets go of everything. When it returns, nothing of the client is
+    /// at work, its files are closed, and another client may open the outbox. Returns how many messages are still queued.
+    /// It takes no longer than the budget and the closing of the files; a tenth of the budget, at most 1 s, is for the
+    /// goodbye.
+    ///
+    /// Until [`DeviceClient::resume`], calls that need the outbox fail with `Closed`; the figures stay as they are;
+    /// [`Inbox::next`], [`Receipt::outcome`], a flush that was begun and the watch of the connection wait on. A command
+    /// that was taken and not settled can be settled after resuming, as after a lost connection. An outbox in memory keeps
+    /// its messages, as long as the process lives.
+    ///
+    /// A client that is resuming is suspended afterwards. Suspending twice is fine; when both wait, the shorter budget
+    /// counts. Cancelling stops the waiting, not the suspending.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull` when not everything could be written; told once, and it is suspended all the same.
+    /// `Closed`.
+    pub async fn suspend(&self, budget: Duration) -> Result<u64> {
+        self.check_open("device.suspend")?;
+        self.0.suspend(Budget::starting_now(budget)).await
+    }
+
+    /// Opens the outbox again after [`DeviceClient::suspend`], as it is found on the disk, and connects, with the options
+    /// the client was opened with, on the runtime that calls this. When it fails the client stays suspended: call again.
+    /// Never makes a new outbox where the old one is missing.
+    ///
+    /// A client that is being suspended is resumed afterwards. Resuming twice is fine. Cancelling stops the waiting, not the
+    /// resuming.
+    ///
+    /// # Errors
+    /// `JournalIo` when the storage is not available, such as on a phone that is locked; `InUse` when somebody else has
+    /// opened the outbox; `Conflict` when another outbox, or an older copy of this one, is in its place;
+    /// `InvalidArgument` when a certificate cannot be read any more; `JournalVersion`, `DiskFull`, `Closed`.
+    pub async fn resume(&self) -> Result<()> {
+        self.check_open("device.resume")?;
+        self.0.resume().await
     }
 
     /// Takes a message in; returns when it is on disk (or as safe as was chosen).
@@ -158,6 +162,7 @@ impl DeviceClient {
     /// `Closed`.
     pub async fn flush(&self, deadline: Duration) -> Result<u64> {
         self.check_open("device.flush")?;
+        self.0.outbox.check_open("device.flush")?;
         let _ = tokio::time::timeout(deadline, self.0.outbox.empty()).await;
         Ok(self.0.outbox.account().queued)
     }
@@ -201,7 +206,7 @@ impl DeviceClient {
 
     /// Takes no more messages and hands out no more commands, flushes for as long as the options say (default 5 s),
     /// disconnects, closes the outbox. What is left stays there for the next time; commands that are not settled stay with
-    /// the hub.
+    /// the hub. A suspended client is closed at once.
     ///
     /// Cancelling stops the waiting, not the closing; call again to wait on. Closing twice is fine.
     ///
@@ -209,19 +214,14 @@ impl DeviceClient {
     /// `JournalIo`, `DiskFull`; told once.
     pub async fn close(&self) -> Result<()> {
         self.0.closed.store(true, Ordering::Release);
-        self.0.close.send_replace(true);
-        self.0.inbox.close_intake();
-        // An error means that the task is gone, with its runtime perhaps: that is closed, too.
-        let _ = self.0.ended.clone().wait_for(|ended| *ended).await;
-        match self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.0.begin_to_close();
+        let _ = self.0.life.phase.subscribe().wait_for(|phase| *phase == Phase::Closed).await;
+        self.0.life.failure()
     }
 
     fn check_open(&self, operation: &'static str) -> Result<()> {
         if self.0.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, operation, "the client was closed"));
+            return Err(Error::new(ErrorKind::Closed, operation, life::CLOSED));
         }
         Ok(())
     }

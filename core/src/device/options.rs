@@ -55,7 +55,6 @@ pub(super) struct Plan {
     pub(super) outbox: Outbox,
     pub(super) inbox: Arc<inbox::Shared>,
     pub(super) transport: Way,
-    pub(super) habits: Habits,
 }
 
 /// What to speak with the hub, and how.
@@ -285,17 +284,12 @@ impl DeviceOptions {
     }
 
     /// Checks the options, reads the files, opens outbox and inbox. Blocking.
-    pub(super) fn prepare(self) -> Result<Plan> {
+    pub(super) fn prepare(&self) -> Result<Plan> {
         let storage = self.storage.as_ref().ok_or_else(|| {
             invalid("no place for the outbox: give a folder, or choose memory aloud (a restart loses what is in it)")
         })?;
         let transport = self.transport()?;
-        let habits = Habits {
-            delivery: self.delivery,
-            inbox_window: self.inbox_window,
-            close_deadline: self.close_deadline,
-        };
-        let outbox = Outbox::open(storage, self.outbox)?;
+        let outbox = Outbox::open(storage, self.outbox.clone())?;
         let inbox = match inbox::Shared::open(storage) {
             Ok(inbox) => inbox,
             Err(error) => {
@@ -308,10 +302,19 @@ impl DeviceOptions {
             let message = "modules have no commands; the hub sends them to devices";
             inbox.refuse_for_good(&Error::new(ErrorKind::Unsupported, "inbox.next", message));
         }
-        Ok(Plan { outbox, inbox, transport, habits })
+        Ok(Plan { outbox, inbox, transport })
     }
 
-    fn transport(&self) -> Result<Way> {
+    pub(super) fn habits(&self) -> Habits {
+        Habits {
+            delivery: DeliveryOptions { keep_alive: self.keep_alive, ..self.delivery },
+            inbox_window: self.inbox_window,
+            close_deadline: self.close_deadline,
+        }
+    }
+
+    /// Checks the options and reads the files. Blocking.
+    pub(super) fn transport(&self) -> Result<Way> {
         check(self.delivery.window >= 1, "the window is 0")?;
         check((1..=1_000).contains(&self.inbox_window), "the inbox window is not 1 to 1,000")?;
         check(self.keep_alive >= Duration::from_millis(100), "the keep-alive time is under 100 ms")?;

@@ -5,14 +5,14 @@ use std::{
     ops::Deref,
     pin::Pin,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::watch;
 
-use super::{blocking, read_ahead::ReadAhead};
+use super::{blocking, life::Phase, read_ahead::ReadAhead};
 use crate::{
-    Error, ErrorKind, Lane, Outcome, Result,
+    Error, Lane, Outcome, Result,
     delivery::{ConnectionState, Delivery, DeliveryOptions, Effect, Input, NextSend},
     inbox,
     outbox::{Outbox, Queued, Sequence},
@@ -37,10 +37,12 @@ pub(super) struct Task<T: Transport> {
     ahead: ReadAhead,
     offer: Offer,
     state: watch::Sender<ConnectionState>,
-    closing: watch::Receiver<bool>,
+    phases: watch::Receiver<Phase>,
     close_deadline: Duration,
-    /// When closing gives up; set once closing has begun.
-    close_at: Option<Instant>,
+    /// When flushing gives up; set once the task is to end.
+    stop_at: Option<Instant>,
+    /// When the goodbye gives up, where it has less time than it may take.
+    end_at: Option<Instant>,
     /// When the outbox wants to look for expired messages again.
     expire_at: Option<Instant>,
     batch: Batch,
@@ -76,7 +78,7 @@ enum Event<C> {
     Read(Result<()>),
     Readable,
     Time,
-    Close,
+    Phase,
     Empty,
 }
 
@@ -103,15 +105,13 @@ impl<T: Transport> Task<T> {
         inbox: Arc<inbox::Shared>,
         transport: T,
         habits: Habits,
+        seed: u64,
         state: watch::Sender<ConnectionState>,
-        closing: watch::Receiver<bool>,
-    ) -> Result<Self> {
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).map_err(|error| {
-            Error::new(ErrorKind::Internal, "device.open", "the system has no randomness to give")
-                .caused_by(error)
-        })?;
-        Ok(Self {
+        mut phases: watch::Receiver<Phase>,
+    ) -> Self {
+        // The client may have been told to close before there was a task.
+        phases.mark_changed();
+        Self {
             offer: Offer {
                 outbox_id: outbox.id().to_owned(),
                 window: habits.delivery.window,
@@ -120,20 +120,21 @@ impl<T: Transport> Task<T> {
             outbox,
             inbox: Receiving(inbox),
             transport: Arc::new(transport),
-            delivery: Delivery::new(habits.delivery, u64::from_le_bytes(seed)),
+            delivery: Delivery::new(habits.delivery, seed),
             link: Link::Down,
             ahead: ReadAhead::default(),
             state,
-            closing,
+            phases,
             close_deadline: habits.close_deadline,
-            close_at: None,
+            stop_at: None,
+            end_at: None,
             expire_at: None,
             batch: Batch::default(),
-        })
+        }
     }
 
-    /// Runs until the client is closed.
-    pub(super) async fn run(mut self) -> Result<()> {
+    /// Runs until the client is suspended or closed, and lets go of everything.
+    pub(super) async fn run(mut self) -> (watch::Sender<ConnectionState>, Result<()>) {
         if let Err(error) = self.deliver().await {
             // Without its outbox nothing can be delivered in order, or settled. `send` fails with the same error.
             tracing::error!(%error, "the outbox failed; delivery stops until the client is opened again");
@@ -141,25 +142,35 @@ impl<T: Transport> Task<T> {
             self.inbox.fail(&error);
             self.outbox.mark_unsent();
             self.state.send_replace(ConnectionState::Disconnected { reason: Some(error.to_string()) });
-            while !*self.closing.borrow_and_update() && self.closing.changed().await.is_ok() {}
+            let ends = |phase: &Phase| matches!(phase, Phase::Suspending(_) | Phase::Closing);
+            let _ = self.phases.wait_for(ends).await;
         }
         let (outbox, inbox) = (self.outbox.clone(), self.inbox.0.clone());
+        let closing = *self.phases.borrow() == Phase::Closing;
         let result = blocking("device.close", move || {
-            let (outbox, inbox) = (outbox.close(), inbox.close());
+            let (outbox, inbox) =
+                if closing { (outbox.close(), inbox.close()) } else { (outbox.suspend(), inbox.suspend()) };
             outbox.and(inbox)
         })
         .await;
-        self.state.send_replace(ConnectionState::Closed);
-        result
+        (self.state, result)
     }
 
     /// Delivers until closing has had its time. Fails only with the outbox.
     async fn deliver(&mut self) -> Result<()> {
+        self.look().await?;
         self.feed(Input::Open).await?;
         self.expire().await?;
         loop {
             self.send()?;
-            match self.event().await {
+            let event = self.event().await;
+            // What came in is taken in before the connection it came on is doubted.
+            if !matches!(event, Event::Incoming) {
+                self.look().await?;
+            }
+            match event {
+                // Given up meanwhile.
+                Event::Connected(..) if !matches!(self.link, Link::Connecting(_)) => {}
                 Event::Connected(connection, greeting) => {
                     self.link = Link::Up(connection);
                     let Greeting { receive_maximum, renew_in, commands } = greeting;
@@ -170,6 +181,7 @@ impl<T: Transport> Task<T> {
                 Event::Incoming => {
                     self.take_commands();
                     self.answers().await?;
+                    self.look().await?;
                 }
                 Event::Commands => self.settle_commands(),
                 Event::Lost(error) => {
@@ -185,14 +197,11 @@ impl<T: Transport> Task<T> {
                 Event::Time => {
                     self.expire().await?;
                     self.feed(Input::Tick).await?;
-                    if self.close_at.is_some_and(|at| at <= now()) {
+                    if self.stop_at.is_some_and(|at| at <= now()) {
                         return self.feed(Input::Close).await;
                     }
                 }
-                Event::Close => {
-                    self.inbox.close_intake();
-                    self.close_at = Some(now() + self.close_deadline);
-                }
+                Event::Phase => self.turn(),
                 Event::Empty => return self.feed(Input::Close).await,
             }
         }
@@ -200,16 +209,32 @@ impl<T: Transport> Task<T> {
 
     /// Waits for whatever comes first.
     async fn event(&mut self) -> Event<T::Connection> {
-        let wake_at = [self.delivery.wake_at(), self.expire_at, self.close_at].into_iter().flatten().min();
-        let closing = self.close_at.is_some();
+        let wake_at = [self.delivery.wake_at(), self.expire_at, self.stop_at].into_iter().flatten().min();
+        let stopping = self.stop_at.is_some();
         tokio::select! {
             event = self.link.next(&mut self.batch.incoming) => event,
             result = self.ahead.finished() => Event::Read(result),
             () = self.outbox.readable() => Event::Readable,
             () = self.inbox.work() => Event::Commands,
             () = until(wake_at) => Event::Time,
-            _ = self.closing.wait_for(|closing| *closing), if !closing => Event::Close,
-            () = self.outbox.empty(), if closing && !self.inbox.is_settling() => Event::Empty,
+            Ok(()) = self.phases.changed() => Event::Phase,
+            () = self.outbox.empty(), if stopping && !self.inbox.is_settling() => Event::Empty,
+        }
+    }
+
+    /// The client is to go elsewhere.
+    fn turn(&mut self) {
+        match *self.phases.borrow_and_update() {
+            Phase::Suspending(budget) => {
+                self.stop_at = Some(budget.flush.into_std());
+                self.end_at = Some(budget.end.into_std());
+            }
+            Phase::Closing => {
+                self.inbox.close_intake();
+                self.stop_at = Some(now() + self.close_deadline);
+                self.end_at = None;
+            }
+            Phase::Open | Phase::Suspended | Phase::Resuming { .. } | Phase::Closed => {}
         }
     }
 
@@ -217,6 +242,11 @@ impl<T: Transport> Task<T> {
     async fn feed(&mut self, input: Input<'_>) -> Result<()> {
         self.delivery.on(now(), input, &mut self.batch.effects);
         self.carry_out().await
+    }
+
+    /// Has the state machine see whether time was lost.
+    async fn look(&mut self) -> Result<()> {
+        self.feed(Input::Looked { wall: SystemTime::now() }).await
     }
 
     /// Gives the state machine all answers that came in.
@@ -271,7 +301,11 @@ impl<T: Transport> Task<T> {
                 Effect::Disconnect => {
                     self.settle_commands();
                     if let Link::Up(connection) = self.leave() {
-                        connection.finish().await;
+                        match self.end_at {
+                            // Also when there is no time left, what can be said at once is said.
+                            Some(at) => drop(tokio::time::timeout_at(at.into(), connection.finish()).await),
+                            None => connection.finish().await,
+                        }
                     }
                 }
                 Effect::Unsend => self.outbox.mark_unsent(),

@@ -386,6 +386,12 @@ impl Machine {
         self.let_waiting_go();
     }
 
+    /// The inbox was opened again, with these books.
+    pub(super) fn resume(&mut self, books: Books) {
+        self.books = books;
+        self.closed = false;
+    }
+
     /// Whether a settlement is under way.
     pub(super) fn is_settling(&self) -> bool {
         self.commands.values().any(|held| matches!(held.stage, Stage::Noting(_) | Stage::Asked(_)))

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     journal::{Journal, Ticket},
-    outbox::Storage,
+    outbox::{Storage, check_there},
     transport::{Arrived, CommandSupport, Handle, Settled, Settlement},
 };
 
@@ -50,6 +50,8 @@ struct State {
     never: bool,
     /// The program has closed the client, or its task has ended.
     closed: bool,
+    /// The folder is free until the client resumes.
+    suspended: bool,
     /// Why nothing can be settled any more.
     ended: Option<(ErrorKind, String)>,
 }
@@ -85,6 +87,7 @@ impl Shared {
             refusal: None,
             never: false,
             closed: false,
+            suspended: false,
             ended: None,
         };
         Arc::new(Self { state: Mutex::new(state), news: Notify::new(), work: Notify::new() })
@@ -134,6 +137,9 @@ impl Shared {
     /// Begins to settle a command. What it gives resolves when that is done; dropping it stops nothing.
     pub(super) fn settle(&self, id: Id, settlement: Settlement) -> Result<oneshot::Receiver<Result<()>>> {
         let mut state = self.state();
+        if state.suspended {
+            return Err(Error::new(ErrorKind::Closed, SETTLE, SUSPENDED));
+        }
         if let Some((kind, reason)) = &state.ended {
             return Err(Error::new(*kind, SETTLE, reason.clone()));
         }
@@ -253,16 +259,61 @@ impl Shared {
         };
         let closed = journal.close();
         let mut state = self.state();
-        state.up = false;
-        self.feed(&mut state, |machine, effects| machine.lost(effects));
-        if let Err(error) = &closed {
-            state.broken.get_or_insert_with(|| Error::new(error.kind(), SETTLE, error.to_string()));
-        }
-        self.finish_notes(&mut state);
+        self.let_go(&mut state, &closed);
+        state.suspended = false;
         state.end(ErrorKind::Closed, CLOSED.to_owned());
         drop(state);
         self.news.notify_waiters();
         closed
+    }
+
+    /// Commits everything and gives the folder free until [`Shared::resume`]; what is being settled is recorded or fails.
+    /// Commands that nobody has taken are let go of: the hub delivers them again. Who waits for one waits on. Blocking.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`. It is suspended all the same.
+    pub(crate) fn suspend(&self) -> Result<()> {
+        let journal = {
+            let mut state = self.state();
+            state.suspended = true;
+            state.store.journal.clone()
+        };
+        let closed = journal.close();
+        let mut state = self.state();
+        self.let_go(&mut state, &closed);
+        closed
+    }
+
+    /// Opens the inbox again, as it is found on the disk. Nothing has changed when it fails. Blocking.
+    ///
+    /// # Errors
+    /// As [`Shared::open`].
+    pub(crate) fn resume(&self) -> Result<()> {
+        let (disk, volatile) = self.state().store.place();
+        check_there(&*disk)?;
+        let (store, books) = Store::open_on(disk, volatile, wall())?;
+        let mut state = self.state();
+        state.store = store;
+        state.machine.resume(books);
+        state.broken = None;
+        state.ended = None;
+        if !state.never {
+            state.refusal = None;
+        }
+        state.closed = false;
+        state.suspended = false;
+        Ok(())
+    }
+
+    /// The connection is gone and the journal closed.
+    fn let_go(&self, state: &mut State, closed: &Result<()>) {
+        state.up = false;
+        self.feed(state, |machine, effects| machine.lost(effects));
+        if let Err(error) = closed {
+            state.broken.get_or_insert_with(|| Error::new(error.kind(), SETTLE, error.to_string()));
+        }
+        self.finish_notes(state);
+        state.outbound.clear();
     }
 
     /// Nothing is delivered and nothing settled any more, because of `error`.
@@ -276,7 +327,12 @@ impl Shared {
 
     /// The task is gone, with its runtime perhaps.
     pub(crate) fn abandoned(&self) {
-        self.state().end(ErrorKind::Closed, CLOSED.to_owned());
+        let mut state = self.state();
+        if state.suspended {
+            return;
+        }
+        state.end(ErrorKind::Closed, CLOSED.to_owned());
+        drop(state);
         self.news.notify_waiters();
     }
 
@@ -387,4 +443,5 @@ fn wall() -> u64 {
 }
 
 const SETTLE: &str = "command.settle";
+const SUSPENDED: &str = "the client is suspended; call resume first: the command can be settled then";
 const CLOSED: &str = "the client was closed; the hub delivers the command again";

@@ -24,6 +24,7 @@ pub(super) struct Store {
     pub(super) journal: Journal,
     /// Nothing survives a restart: nobody waits for the disk.
     pub(super) volatile: bool,
+    disk: Arc<dyn Disk>,
     scratch: Vec<u8>,
 }
 
@@ -38,7 +39,7 @@ impl Store {
     /// The books as of `now`, in seconds since 1970.
     pub(super) fn open_on(disk: Arc<dyn Disk>, volatile: bool, now: u64) -> Result<(Self, Books)> {
         let options = JournalOptions { segment_bytes: SEGMENT_BYTES, spare_segments: 0, sync_interval: None };
-        let (journal, found) = Journal::open(disk, options)?;
+        let (journal, found) = Journal::open(disk.clone(), options)?;
         let notes = found.notes.iter().map(|note| note.as_ref());
         let books = Books::restore(found.snapshot.as_deref(), notes, now)?;
         if found.torn_bytes > 0 {
@@ -47,7 +48,12 @@ impl Store {
         for damage in &found.damaged {
             warn!(segment = damage.segment, offset = damage.offset, "damage in the inbox was set aside");
         }
-        Ok((Self { journal, volatile, scratch: Vec::new() }, books))
+        Ok((Self { journal, volatile, disk, scratch: Vec::new() }, books))
+    }
+
+    /// Where it is, to open it there again.
+    pub(super) fn place(&self) -> (Arc<dyn Disk>, bool) {
+        (self.disk.clone(), self.volatile)
     }
 
     /// Writes that a command was settled.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    prepare::Next,
     stage::{Group, Piece},
     state::{Durable, Failure, Shared, State, Thread},
 };
@@ -169,6 +170,9 @@ impl Shared {
             let work = if state.preparing { &self.prepared } else { &self.committed };
             state = self.wait(work, state);
         }
+        self.released.store(true, Ordering::Release);
+        state.current = None;
+        state.next_segment = Next::Idle;
         self.let_go_if_idle(&state);
         outcome
     }

@@ -14,7 +14,7 @@ use super::{
     segment::{self, Segment},
     state::{Shared, io_error},
 };
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 
 /// Reads forward. Keeps a read buffer only between calls that returned a record.
 pub struct Reader {
@@ -50,7 +50,7 @@ impl Reader {
     /// The next durable record, or `None` at the durable end (call again later). Records trimmed meanwhile are skipped.
     ///
     /// # Errors
-    /// `JournalIo` when the disk cannot be read.
+    /// `JournalIo` when the disk cannot be read; `Closed`.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Read>> {
         self.place.next(self.journal.shared())
@@ -60,6 +60,9 @@ impl Reader {
 impl Place {
     fn next(&mut self, shared: &Shared) -> Result<Option<Read>> {
         loop {
+            if shared.released.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::Closed, "journal.read", "the journal was closed"));
+            }
             self.next = self.next.max(shared.first.load(Ordering::Acquire));
             if self.next > self.durable {
                 self.durable = shared.state().durable.lsn;

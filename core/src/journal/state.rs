@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) durable: AtomicU64,
     /// First data record not trimmed: what [`State::trimmed`] says, without the lock.
     pub(super) first: AtomicU64,
+    /// Nothing of the journal is at work any more: readers leave the files alone.
+    pub(super) released: AtomicBool,
     /// Keeps other openers out.
     guard: Mutex<Option<Box<dyn Send + Sync>>>,
 }
@@ -171,6 +173,7 @@ impl Shared {
             committed: Condvar::new(),
             tasks: Notify::new(),
             prepared: Condvar::new(),
+            released: AtomicBool::new(false),
             guard: Mutex::new(Some(guard)),
         }
     }

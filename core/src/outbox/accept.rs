@@ -46,8 +46,8 @@ impl Shared {
     pub(super) fn accept(self: &Arc<Self>, message: Message) -> Result<(Receipt, Commit)> {
         check(&message)?;
         let lane = message.lane();
-        let now = self.clock.moment();
-        let stamp = self.stamp(&message, now);
+        let (epoch, now) = (self.epoch(), self.clock.moment());
+        let stamp = self.stamp(epoch, &message, now);
         let durability = self.durability(&message);
         ENCODED.with_borrow_mut(|encoded| {
             encoded.clear();
@@ -55,7 +55,7 @@ impl Shared {
             Entry::encode(stamp, &message, encoded);
             let entry = Entry { stamp, message, bytes: entry::on_disk(encoded.len()) };
 
-            let mut state = self.open_state("outbox.send")?;
+            let mut state = self.open_state_of(epoch, "outbox.send")?;
             let mut sizes = PerLane::default();
             let size = [entry.bytes];
             *sizes.get_mut(lane) = size.as_slice();
@@ -80,13 +80,13 @@ impl Shared {
         for (index, message) in messages.iter().enumerate() {
             check(message).map_err(|error| error.with("index", index))?;
         }
-        let now = self.clock.moment();
+        let (epoch, now) = (self.epoch(), self.clock.moment());
         let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
         let mut encoded = Vec::new();
         let mut drafts: PerLane<Vec<Draft>> = PerLane::default();
         for (index, message) in messages.into_iter().enumerate() {
             let (lane, stamp, durability) =
-                (message.lane(), self.stamp(&message, now), self.durability(&message));
+                (message.lane(), self.stamp(epoch, &message, now), self.durability(&message));
             let from = encoded.len();
             Entry::encode(stamp, &message, &mut encoded);
             let entry = Entry { stamp, message, bytes: entry::on_disk(encoded.len() - from) };
@@ -95,7 +95,7 @@ impl Shared {
         let sizes = |drafts: &[Draft]| drafts.iter().map(|draft| draft.entry.bytes).collect::<Vec<_>>();
         let sizes = PerLane { alert: sizes(&drafts.alert), telemetry: sizes(&drafts.telemetry) };
 
-        let mut state = self.open_state("outbox.send_all")?;
+        let mut state = self.open_state_of(epoch, "outbox.send_all")?;
         let admitted =
             self.admit(&mut state, PerLane { alert: &sizes.alert, telemetry: &sizes.telemetry })?;
         let before =
@@ -170,15 +170,14 @@ impl Shared {
 
     fn turn_away(self: &Arc<Self>, queue: &mut Queue, entry: Entry) -> Receipt {
         let count = queue.ledger.turned_away + 1;
-        let generated =
-            || ids::generated_turned_away(self.identity.id, queue.lane, self.identity.epoch, count);
+        let generated = || ids::generated_turned_away(self.id, queue.lane, queue.identity.epoch, count);
         let id = entry.message.system().message_id.clone().unwrap_or_else(generated);
         queue.turn_away(Key::chosen(&id));
         Receipt::ended(self, queue.lane, id, Outcome::Dropped { reason: DropReason::NoRoom })
     }
 
-    fn stamp(&self, message: &Message, now: Moment) -> Stamp {
-        Stamp::new(self.identity.epoch, now, message.time_to_live().or(self.options.max_age))
+    fn stamp(&self, epoch: u32, message: &Message, now: Moment) -> Stamp {
+        Stamp::new(epoch, now, message.time_to_live().or(self.options.max_age))
     }
 
     fn durability(&self, message: &Message) -> Durability {

@@ -1,7 +1,10 @@
 //! Time, passed in.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -72,43 +75,59 @@ impl Clock for ManualClock {
     }
 }
 
-/// The time since an outbox was opened.
+/// The time since an outbox was opened first. Opening it again, after it was suspended, does not set it back.
 pub(super) struct RunClock {
     clock: Arc<dyn Clock>,
-    opened: Now,
+    start: Instant,
+    /// The last opening, on the run clock and by the time of day. Written and relied on with the outbox's state held.
+    opened_run_ms: AtomicU64,
+    opened_wall_ms: AtomicU64,
 }
 
 /// A point in time, as an outbox counts: milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment {
-    /// Monotonic, since the outbox was opened.
+    /// Monotonic: the run clock.
     pub(super) run_ms: u64,
     /// Time of day, since 1970.
     pub(super) wall_ms: u64,
-    /// Time of day when the outbox was opened: the earlier of what the clock said then, and of what it implies now.
+    /// The run clock when the outbox was opened last.
+    pub(super) opened_run_ms: u64,
+    /// Time of day then: the earlier of what the clock said, and of what it implies now.
     pub(super) opened_ms: u64,
 }
 
 impl RunClock {
     pub(super) fn start(clock: Arc<dyn Clock>) -> Self {
-        let opened = clock.now();
-        Self { clock, opened }
+        let now = clock.now();
+        Self {
+            clock,
+            start: now.monotonic,
+            opened_run_ms: AtomicU64::new(0),
+            opened_wall_ms: AtomicU64::new(since_epoch(now.wall)),
+        }
+    }
+
+    /// The outbox is opened again.
+    pub(super) fn reopened(&self) {
+        let now = self.moment();
+        self.opened_run_ms.store(now.run_ms, Relaxed);
+        self.opened_wall_ms.store(now.wall_ms, Relaxed);
     }
 
     pub(super) fn moment(&self) -> Moment {
         let now = self.clock.now();
-        let run_ms = millis(now.monotonic.saturating_duration_since(self.opened.monotonic));
+        let run_ms = millis(now.monotonic.saturating_duration_since(self.start));
         let wall_ms = since_epoch(now.wall);
-        Moment {
-            run_ms,
-            wall_ms,
-            opened_ms: since_epoch(self.opened.wall).min(wall_ms.saturating_sub(run_ms)),
-        }
+        let opened_run_ms = self.opened_run_ms.load(Relaxed);
+        let implied = wall_ms.saturating_sub(run_ms.saturating_sub(opened_run_ms));
+        let opened_ms = self.opened_wall_ms.load(Relaxed).min(implied);
+        Moment { run_ms, wall_ms, opened_run_ms, opened_ms }
     }
 
     /// The instant of `run_ms`; `None` when it is too far away to be one.
     pub(super) fn instant(&self, run_ms: u64) -> Option<Instant> {
-        self.opened.monotonic.checked_add(Duration::from_millis(run_ms))
+        self.start.checked_add(Duration::from_millis(run_ms))
     }
 }
 
@@ -138,5 +157,11 @@ mod tests {
         clock.set_wall(true_start + Duration::from_secs(90_000_000));
         assert_eq!(run.moment().opened_ms, since_epoch(true_start) + 1_000_000_000);
         assert_eq!(run.moment().run_ms, 5_000);
+        clock.set_wall(true_start + Duration::from_secs(7));
+        run.reopened();
+        clock.advance(Duration::from_secs(3));
+        let now = run.moment();
+        assert_eq!((now.run_ms, now.opened_run_ms), (8_000, 5_000));
+        assert_eq!(now.opened_ms, since_epoch(true_start) + 7_000);
     }
 }

@@ -43,7 +43,7 @@ impl Stamp {
         lived.saturating_add(now.run_ms.saturating_sub(from))
     }
 
-    /// When its time to live ends, on the run clock, as far as can be told now; 0 when it ended before the opening.
+    /// When its time to live ends, on the run clock, as far as can be told now; the time of the opening when it ended before.
     pub(super) fn deadline(&self, epoch: u32, now: Moment) -> Option<u64> {
         let (lived, from) = self.life(epoch, now);
         (self.ttl_ms > 0).then(|| from.saturating_add(self.ttl_ms.saturating_sub(lived)))
@@ -56,7 +56,11 @@ impl Stamp {
 
     /// How long it had lived at the opening, and from when on the run clock counts.
     fn life(&self, epoch: u32, now: Moment) -> (u64, u64) {
-        if self.epoch == epoch { (0, self.run_ms) } else { (now.opened_ms.saturating_sub(self.wall_ms), 0) }
+        if self.epoch == epoch {
+            (0, self.run_ms)
+        } else {
+            (now.opened_ms.saturating_sub(self.wall_ms), now.opened_run_ms)
+        }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -134,7 +138,7 @@ mod tests {
     const HOUR: u64 = 3_600_000;
 
     fn moment(run_ms: u64, wall_ms: u64, opened_ms: u64) -> Moment {
-        Moment { run_ms, wall_ms, opened_ms }
+        Moment { run_ms, wall_ms, opened_run_ms: 0, opened_ms }
     }
 
     fn accepted(epoch: u32, run_ms: u64, wall_ms: u64) -> Stamp {

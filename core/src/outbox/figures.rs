@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Account, Counters, DropReason, open::Shared};
+use super::{
+    Account, Counters, DropReason,
+    open::{Phase, Shared},
+    queue::Queue,
+};
 
 impl Shared {
     pub(super) fn account(&self) -> Account {
@@ -12,23 +16,25 @@ impl Shared {
 
     pub(super) fn counters(&self) -> Counters {
         let mut state = self.state();
+        let open = state.phase == Phase::Open;
         let now = self.clock.moment();
         let mut figures = Counters {
             queued_alerts: state.lanes.alert.ledger.queued(),
             queued_bytes: state.bytes(),
             sent: state.sent,
             refused: state.refused,
+            written_bytes: state.written + state.written_since_opening(),
             ..Counters::default()
         };
         for queue in state.lanes.iter_mut() {
             figures.account = figures.account + queue.ledger.account();
-            figures.written_bytes += queue.journal.stats().written_bytes;
             // The age is left out when the oldest message cannot be read: a figure is no reason to fail.
+            let head = queue.ledger.head;
+            let look = |queue: &mut Queue| self.look(queue, head).ok().and_then(|looked| looked.known());
             if queue.ledger.queued() > 0
-                && let Ok(looked) = self.look(queue, queue.ledger.head)
-                && let Some(handed) = looked.known()
+                && let Some(handed) = if open { look(queue) } else { queue.known(head) }
             {
-                let age = Duration::from_millis(handed.stamp.age_ms(self.identity.epoch, now));
+                let age = Duration::from_millis(handed.stamp.age_ms(queue.identity.epoch, now));
                 figures.oldest_age = figures.oldest_age.max(Some(age));
             }
         }
@@ -49,7 +55,7 @@ impl Shared {
             ended.as_mut().enable();
             {
                 let state = self.state();
-                if state.closed || state.queued() == 0 {
+                if state.phase == Phase::Closed || state.queued() == 0 {
                     return;
                 }
             }

@@ -36,7 +36,7 @@ pub use options::{Durability, OutboxOptions, Overflow, Storage};
 pub use outcome::{Account, Counters, DropReason, Outcome, ReceiptState};
 pub use receipt::{Receipt, ReceiptKey};
 
-pub(crate) use self::open::real_disk;
+pub(crate) use self::open::{check_there, real_disk};
 use self::{open::Shared, per_lane::PerLane};
 use crate::{Lane, Message, Result, journal::Disk};
 
@@ -215,6 +215,31 @@ impl Outbox {
     /// The figures. May read one record of each lane from the disk, for the age of the oldest.
     pub fn counters(&self) -> Counters {
         self.shared.counters()
+    }
+
+    /// Commits everything and gives the directory free, until [`Outbox::resume`]. Blocking. Until then calls fail with
+    /// `Closed`, but for the figures, which stay as they are; receipts wait on. An outbox in memory keeps its messages.
+    /// Suspending twice is fine.
+    ///
+    /// # Errors
+    /// `JournalIo`, `DiskFull`. It is suspended all the same.
+    pub fn suspend(&self) -> Result<()> {
+        self.shared.suspend()
+    }
+
+    /// Opens the outbox again after [`Outbox::suspend`], as it is found on the disk. Blocking. Nothing has changed when it
+    /// fails: call again. Never makes a new outbox where the old one is missing. Resuming twice is fine.
+    ///
+    /// # Errors
+    /// `JournalIo` when the storage is not available; `Conflict` when another outbox, or an older copy, is there now;
+    /// `InUse`, `JournalVersion`, `DiskFull`; `Closed`.
+    pub fn resume(&self) -> Result<()> {
+        self.shared.resume()
+    }
+
+    /// Fails with `Closed` unless the outbox is open.
+    pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
+        self.shared.open_state(operation).map(drop)
     }
 
     /// Commits everything and gives the directory free. Blocking. Later calls fail with `Closed`; open receipts fail

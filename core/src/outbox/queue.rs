@@ -39,6 +39,8 @@ pub(super) struct Queue {
     pub(super) bytes: u64,
     /// Messages up to here are on their way.
     pub(super) sent_to: Sequence,
+    /// The first number that messages of this opening can have.
+    pub(super) begun: Sequence,
     /// Messages up to here were told to be readable.
     pub(super) announced: Sequence,
     /// The last message that must not leave before it is on disk, and when it is.
@@ -70,6 +72,7 @@ impl Queue {
             waiting: BTreeMap::new(),
             bytes,
             sent_to: 0,
+            begun: next,
             announced: head - 1,
             commit: None,
             lazy: false,

@@ -5,7 +5,12 @@ use std::sync::PoisonError;
 use tracing::warn;
 
 use super::{
-    Outcome, Queued, Sequence, clock::Moment, entry::Entry, handed::Handed, ledger::Settlement, open::Shared,
+    Outcome, Queued, Sequence,
+    clock::Moment,
+    entry::Entry,
+    handed::Handed,
+    ledger::Settlement,
+    open::{Phase, Shared},
     queue::Queue,
 };
 use crate::{
@@ -111,7 +116,7 @@ impl Shared {
             let arrived = self.arrived.notified();
             let [first, second] = {
                 let mut state = self.state();
-                let mut news = state.closed;
+                let mut news = state.phase == Phase::Closed;
                 let mut commits = [None, None];
                 for (queue, commit) in state.lanes.iter_mut().zip(&mut commits) {
                     let readable_to = queue.readable_to();

@@ -12,7 +12,7 @@ use super::{
     Outcome, ReceiptState, Sequence,
     entry::Entry,
     ids::{self, Key, OutboxId},
-    open::Shared,
+    open::{Phase, Shared},
     queue::Queue,
 };
 use crate::{
@@ -69,7 +69,7 @@ impl Receipt {
         id: Option<&str>,
     ) -> Self {
         let id = id.map_or_else(OnceLock::new, |id| OnceLock::from(Box::from(id)));
-        let outbox_id = outbox.identity.id;
+        let outbox_id = outbox.id;
         Self { outbox: Arc::downgrade(outbox), outbox_id, lane, epoch, sequence, id, ended: None }
     }
 
@@ -97,6 +97,9 @@ impl Receipt {
         let Some(shared) = self.outbox.upgrade() else { return ReceiptState::Unknown };
         let state = shared.state();
         let queue = state.lanes.get(self.lane);
+        if self.is_lost(queue) {
+            return ReceiptState::Unknown;
+        }
         if !queue.ledger.is_queued(self.sequence) {
             let ended = queue.ledger.ended(self.sequence);
             return ended.map_or(ReceiptState::Unknown, |ended| ReceiptState::Settled(ended.outcome.clone()));
@@ -104,7 +107,7 @@ impl Receipt {
         if self.sequence <= queue.sent_to { ReceiptState::Sent } else { ReceiptState::Queued }
     }
 
-    /// Waits for the end. Cancelling changes nothing; call again.
+    /// Waits for the end, also while the client is suspended. Cancelling changes nothing; call again.
     ///
     /// # Errors
     /// `Closed` when the client is closed first; `NotFound` when the outcome is no longer kept.
@@ -117,29 +120,39 @@ impl Receipt {
         if let Some(outcome) = &self.ended {
             return Ok(outcome.clone());
         }
-        let ended = {
-            let shared = self.outbox.upgrade().ok_or_else(closed)?;
-            let mut state = shared.state();
-            let is_closed = state.closed;
-            let queue = state.lanes.get_mut(self.lane);
-            if !queue.ledger.is_queued(self.sequence) {
-                return queue.ledger.ended(self.sequence).map(|ended| ended.outcome.clone()).ok_or_else(
-                    || {
+        loop {
+            let ended = {
+                let shared = self.outbox.upgrade().ok_or_else(closed)?;
+                let mut state = shared.state();
+                let is_closed = state.phase == Phase::Closed;
+                let queue = state.lanes.get_mut(self.lane);
+                if self.is_lost(queue) || !queue.ledger.is_queued(self.sequence) {
+                    let kept = queue.ledger.ended(self.sequence).filter(|_| !self.is_lost(queue));
+                    return kept.map(|ended| ended.outcome.clone()).ok_or_else(|| {
                         let text = "the message ended so long ago that its outcome is no longer kept";
                         Error::new(ErrorKind::NotFound, OPERATION, text)
-                    },
-                );
+                    });
+                }
+                if is_closed {
+                    return Err(closed());
+                }
+                let (sender, ended) = oneshot::channel();
+                let waiting = queue.waiting.entry(self.sequence).or_default();
+                waiting.retain(|sender| !sender.is_closed());
+                waiting.push(sender);
+                ended
+            };
+            // Otherwise the outbox was closed, or suspended and opened again: that is told by another look.
+            if let Ok(outcome) = ended.await {
+                return Ok(outcome);
             }
-            if is_closed {
-                return Err(closed());
-            }
-            let (sender, ended) = oneshot::channel();
-            let waiting = queue.waiting.entry(self.sequence).or_default();
-            waiting.retain(|sender| !sender.is_closed());
-            waiting.push(sender);
-            ended
-        };
-        ended.await.map_err(|_| closed())
+        }
+    }
+
+    /// Whether the message did not reach the disk before the outbox was suspended: its number is, or will be, that of
+    /// another one.
+    fn is_lost(&self, queue: &Queue) -> bool {
+        self.epoch < queue.identity.epoch && self.sequence >= queue.begun
     }
 }
 
@@ -156,7 +169,7 @@ impl Shared {
 
     /// Finds a message by its id.
     pub(super) fn receipt(self: &Arc<Self>, id: &str) -> Result<Option<Receipt>> {
-        match ids::parse(self.identity.id, id) {
+        match ids::parse(self.id, id) {
             Some((lane, epoch, sequence)) => self.receipt_at(lane, epoch, sequence),
             None => self.receipt_of(id),
         }
@@ -184,24 +197,30 @@ impl Shared {
     /// By an id that the program chose: memory first, then the whole backlog.
     fn receipt_of(self: &Arc<Self>, id: &str) -> Result<Option<Receipt>> {
         let key = Key::chosen(id);
-        let backlogs = {
+        let (epoch, backlogs) = {
             let state = self.open_state(OPERATION)?;
             for queue in state.lanes.iter() {
                 let handed = queue.handed.find(key).filter(|sequence| queue.ledger.is_queued(*sequence));
                 if let Some(sequence) = handed.or_else(|| queue.tail.find(id)) {
-                    return Ok(Some(Receipt::queued(self, queue.lane, 0, sequence, Some(id))));
+                    return Ok(Some(Receipt::queued(
+                        self,
+                        queue.lane,
+                        queue.identity.epoch,
+                        sequence,
+                        Some(id),
+                    )));
                 }
                 if let Some(ended) = queue.ledger.ended_as(key) {
                     return Ok(Some(Receipt::ended(self, queue.lane, id.into(), ended.outcome.clone())));
                 }
             }
             let backlog = |queue: &Queue| Backlog::of(queue, queue.ledger.head..queue.ledger.next);
-            [backlog(&state.lanes.alert), backlog(&state.lanes.telemetry)]
+            (self.epoch(), [backlog(&state.lanes.alert), backlog(&state.lanes.telemetry)])
         };
         let is_it = |entry: &Entry| entry.message.system().message_id.as_deref() == Some(id);
         for backlog in backlogs {
             if let Some(sequence) = backlog.find(is_it)? {
-                return Ok(Some(Receipt::queued(self, backlog.lane, 0, sequence, Some(id))));
+                return Ok(Some(Receipt::queued(self, backlog.lane, epoch, sequence, Some(id))));
             }
         }
         Ok(None)

@@ -97,7 +97,7 @@ impl Shared {
             let settlement = match looked {
                 Looked::Damaged(first, last) => Settlement::damaged(first, last),
                 Looked::Absent => break,
-                Looked::Known(handed) => match handed.stamp.deadline(self.identity.epoch, now) {
+                Looked::Known(handed) => match handed.stamp.deadline(queue.identity.epoch, now) {
                     Some(deadline) if deadline <= now.run_ms => {
                         Settlement::of(at, Some(handed), Outcome::Expired)
                     }

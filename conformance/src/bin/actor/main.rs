@@ -158,6 +158,12 @@ async fn perform(objects: &Objects, request: Request) -> Answer {
         ("device.flush", Object::Device(device)) => {
             Ok(json!({"left": device.flush(args.duration("deadline_ms")?).await?}))
         }
+        ("device.suspend", Object::Device(device)) => {
+            Ok(json!({"left": device.suspend(args.duration("budget_ms")?).await?}))
+        }
+        ("device.resume", Object::Device(device)) => {
+            device.resume().await.map_err(Failure::from).and_then(|()| nothing())
+        }
         ("device.close", Object::Device(device)) => {
             device.close().await.map_err(Failure::from).and_then(|()| nothing())
         }

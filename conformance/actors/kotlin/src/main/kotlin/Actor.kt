@@ -134,6 +134,8 @@ private suspend fun perform(call: String, on: String?, keep: String?, args: Json
             next.getOrNull()?.let { state(it as ConnectionState) } ?: mapOf("end" to true)
         }
         "device.flush" -> mapOf("left" to device.flush(args.time("deadline_ms")!!))
+        "device.suspend" -> mapOf("left" to device.suspend(args.time("budget_ms")!!))
+        "device.resume" -> mapOf<String, Any?>().also { device.resume() }
         "device.close" -> mapOf<String, Any?>().also { device.shutdown() }
         "receipt.state" ->
             when (val state = receipt.state()) {
