@@ -31,8 +31,8 @@ for try await command in device.inbox() {
 }
 try await device.shutdown()
 
-for (id, expected) in [("c-1", "completed"), ("c-2", "rejected")] {
-  let outcome = try hub.whimbrel("command", "outcome", "valve-2", id, "--json")
-  print("\(id) ended: \(outcome)")
-  guard outcome.contains(expected) else { fatalError("\(id) was to end as \(expected)") }
+for (id, expected) in [("c-1", "Success"), ("c-2", "Rejected")] {
+  let outcome = try hub.outcome(of: id, to: "valve-2")
+  print("\(id) ended: \(outcome ?? "not yet")")
+  guard outcome == expected else { fatalError("\(id) was to end as \(expected)") }
 }

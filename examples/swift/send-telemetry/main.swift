@@ -33,7 +33,8 @@ try await device.shutdown()
 for event in try hub.events(of: "thermostat-1") {
   let properties = event["properties"] as? [String: String]
   print("thermostat-1 in the \(properties?["room"] ?? "?"): \(event["body"] ?? "nothing")")
-  guard event["sequence"] as? UInt64 == sequence, event["content_type"] as? String == "application/json" else {
+  let system = event["system"] as? [String: Any]
+  guard event["sequence"] as? UInt64 == sequence, system?["content_type"] as? String == "application/json" else {
     fatalError("this is not what was sent: \(event)")
   }
 }

@@ -20,7 +20,7 @@ pub(super) fn swift(ground: &Ground, _: &str) -> io::Result<Tally> {
         Err(why) => return Ok(failed(&why)),
     };
     let whimbrel = Path::new(&ground.built.whimbrel);
-    let mut tally = judged("tests", &swift.test(&[("WHIMBREL_BINARY", whimbrel)])?, xctest);
+    let mut tally = judged("tests", &swift.test(&built, &[("WHIMBREL_BINARY", whimbrel)])?, xctest);
     for folder in fs::read_dir(package::examples())? {
         let name = folder?.file_name().to_string_lossy().into_owned();
         // What a program leaves where it runs is not for the next one.

@@ -17,9 +17,18 @@ final class Child {
     _ = fcntl(ends[1], F_SETFD, FD_CLOEXEC)
     #if os(Linux)
       var actions = posix_spawn_file_actions_t()
+      var attributes = posix_spawnattr_t()
     #else
       var actions: posix_spawn_file_actions_t?
+      var attributes: posix_spawnattr_t?
     #endif
+    // Threads that run tasks block signals, and a child would inherit that: nothing would stop it but SIGKILL.
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    sigemptyset(&none)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
@@ -34,7 +43,7 @@ final class Child {
     var environment: [UnsafeMutablePointer<CChar>?] = kept.map { strdup("\($0.key)=\($0.value)") } + [nil]
     defer { (words + environment).forEach { free($0) } }
     var child = pid_t()
-    let failed = posix_spawnp(&child, program, &actions, nil, &words, &environment)
+    let failed = posix_spawnp(&child, program, &actions, &attributes, &words, &environment)
     _ = Foundation.close(ends[0])
     input = ends[1]
     id = child

@@ -139,6 +139,13 @@ public final class LocalHub: @unchecked Sendable {
     }
   }
 
+  /// How this command to this device ended, in the words of feedback (`Success`, `Rejected`, `Expired`, `DeliveryCountExceeded`,
+  /// `Purged`); nil when it has not ended.
+  public func outcome(of messageID: String, to deviceID: String) throws -> String? {
+    let text = try whimbrel("command", "outcome", deviceID, messageID, "--json")
+    return (try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])?["outcome"] as? String
+  }
+
   /// The `whimbrel` command: what the variable `WHIMBREL_BINARY` says, else the one in `PATH`.
   public static func findProgram() throws -> String {
     let environment = ProcessInfo.processInfo.environment

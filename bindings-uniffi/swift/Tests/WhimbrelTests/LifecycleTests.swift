@@ -45,12 +45,10 @@ final class LifecycleTests: HubTest, @unchecked Sendable {
   }
 
   func testAReceiptHoldsThroughSuspension() async throws {
-    let connectionString = try hub.createDevice("receipt-through")
     var options = options()
     let ownHub = try LocalHub()
     defer { ownHub.close() }
     let own = try ownHub.createDevice("receipt-through")
-    _ = connectionString
     options.server = ownHub.server
     let device = try await DeviceClient.open(own, options: options)
     ownHub.stop()
@@ -223,6 +221,6 @@ extension LocalHub {
   fileprivate func isConnected(_ deviceID: String) throws -> Bool {
     let text = try whimbrel("device", "show", deviceID, "--json")
     let device = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
-    return device?["connected"] as? Bool == true
+    return (device?["connection"] as? [String: Any])?["connected"] as? Bool == true
   }
 }

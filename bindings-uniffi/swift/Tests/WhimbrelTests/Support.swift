@@ -66,7 +66,7 @@ func until(
       XCTFail("expected within a minute: \(what)", file: file, line: line)
       throw CancellationError()
     }
-    try await Task.sleep(for: .milliseconds(5))
+    try await Task.sleep(for: .milliseconds(20))
   }
 }
 
