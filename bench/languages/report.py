@@ -5,7 +5,7 @@ import statistics
 from charts import bars, number
 from subjects import BUDGETS, SUBJECTS
 
-LANGUAGES = {"python": "Python", "node": "Node", "c": "C", "kotlin": "Kotlin"}
+LANGUAGES = {"python": "Python", "node": "Node", "c": "C", "kotlin": "Kotlin", "swift": "Swift"}
 
 
 def runs(lines, key):
@@ -110,6 +110,8 @@ def write(lines, folder):
             if late:
                 lags.append((label, statistics.median(late), min(late), max(late), subject.ours))
         size = lines[0]["bytes"]
+        if not rows:
+            continue
         files[f"{language}-rate.svg"] = bars(f"{name}: messages of {size} B per second, QoS 1, all acknowledged", rows, "/s")
         if lags:
             files[f"{language}-lag.svg"] = bars(f"{name}: lateness of the event loop at full rate, p99", lags, "ms")
@@ -244,4 +246,5 @@ WORDS = {
     "account": "`account()`",
     "refused_send": "a `send` that is refused",
     "send_in_memory": "a `send` into an outbox in memory until it would wait",
+    "whole_send": "a `send` into an outbox in memory until it has its receipt",
 }

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import socket
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def main():
 
     lines = [keep({"kind": "environment", **environment})]
     wanted = [subject for subject in SUBJECTS if not given.only or subject.key in given.only]
+    wanted = [subject for subject in wanted if given.swift or subject.language != "swift"]
     for round_ in range(given.rounds):
         # Nobody always comes after the same one.
         for subject in random.Random(round_).sample(wanted, len(wanted)):
@@ -76,6 +78,8 @@ def arguments():
     parser.add_argument("--c", required=True, type=pathlib.Path, help="folder with the programs in C")
     parser.add_argument("--java", required=True, help="java")
     parser.add_argument("--classpath", required=True, help="class path of bench/languages/kotlin")
+    parser.add_argument("--swift", type=pathlib.Path, help="folder with the programs in Swift; without it they are left out")
+    parser.add_argument("--swift-entry", default="", help="what a program in Swift is put behind to run")
     parser.add_argument("--wheel", type=pathlib.Path, help="the wheel of whimbrel, to be weighed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=256, help="bytes of a body")
@@ -122,6 +126,8 @@ def start(given, subject):
         return [str(given.c / subject.program)]
     if subject.language == "kotlin":
         return [given.java, "-cp", given.classpath, subject.program]
+    if subject.language == "swift":
+        return [*shlex.split(given.swift_entry), str(given.swift / subject.program)]
     interpreter = {"python": given.python, "node": given.node}[subject.language]
     if subject.environment == "paho":
         interpreter = given.python_paho

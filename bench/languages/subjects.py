@@ -49,6 +49,8 @@ SUBJECTS = [
     Subject("mqttjs-level", "mqtt.js with mqtt-level-store", "node", "mqttjs_level_publish.mjs", 15_000, keeps="disk, not synced"),
     Subject("kotlin-send", "whimbrel `send`", "kotlin", "SendKt", 400_000, ours=True, keeps="disk, synced"),
     Subject("kotlin-send-many", "whimbrel `sendMany`", "kotlin", "SendManyKt", 1_200_000, ours=True, keeps="disk, synced"),
+    Subject("swift-send", "whimbrel `send`", "swift", "whimbrel-bench-send", 200_000, ours=True, keeps="disk, synced"),
+    Subject("swift-send-many", "whimbrel `sendMany`", "swift", "whimbrel-bench-send-many", 600_000, ours=True, keeps="disk, synced"),
     Subject("awscrt-node", "aws-crt, MQTT 5", "node", "awscrt_publish.mjs", 50_000),
     Subject("c-send", "whimbrel `send`, with a callback", "c", "whimbrel_send", 400_000, ours=True, keeps="disk, synced"),
     Subject("c-send-many", "whimbrel `send_many`", "c", "whimbrel_send_many", 800_000, ours=True, keeps="disk, synced"),
@@ -78,4 +80,6 @@ BUDGETS = [
     Budget("C `send` at least 7 times Paho C without storage", "c-send", "paho-c", 7),
     Budget("C `send` at least 90 times Paho C with file persistence", "c-send", "paho-c-files", 90),
     Budget("Node `send` at least 22 times mqtt.js with mqtt-level-store", "node-send", "mqttjs-level", 22),
+    Budget("Swift `send` at least as many as Python", "swift-send", "python-send", 1),
+    Budget("Swift `sendMany` at least as many as Python's `send_many`", "swift-send-many", "python-send-many", 1),
 ]

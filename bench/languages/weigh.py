@@ -2,6 +2,7 @@
 
 import gzip
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def calls(given, server):
         "node": [given.node, str(HERE / "node" / "calls.mjs")],
         "kotlin": [given.java, "-cp", given.classpath, "CallsKt"],
     }
+    if given.swift:
+        programs["swift"] = [*shlex.split(given.swift_entry), str(given.swift / "whimbrel-bench-calls")]
     for language, program in programs.items():
         with server(given.server) as (listening, _), tempfile.TemporaryDirectory(dir=given.dir) as folder:
             command = [*program, *listening, "--outbox", folder]

@@ -16,6 +16,7 @@ use crate::{
         kotlin::Kotlin,
         node::{self, Node},
         python::{self, build_wheel, install_wheel},
+        swift::Swift,
         uniffi::Native,
     },
     needs,
@@ -70,6 +71,12 @@ fn languages(quick: bool, arguments: &[String]) -> io::Result<bool> {
     driver.arg("--python-paho").arg(things.python_paho).arg("--wheel").arg(things.wheel);
     driver.arg("--node").arg(things.node).arg("--modules").arg(things.modules).arg("--c").arg(things.c);
     driver.arg("--java").arg(things.java).arg("--classpath").arg(things.classpath);
+    match things.swift {
+        Ok((programs, entry)) => {
+            driver.arg("--swift").arg(programs).arg("--swift-entry").arg(entry);
+        }
+        Err(why) => say(format!("Swift is left out: {why}")),
+    }
     if quick {
         driver.arg("--quick");
     }
@@ -86,6 +93,8 @@ struct Things {
     c: PathBuf,
     java: PathBuf,
     classpath: OsString,
+    /// The folder with the programs, and what they are put behind to run; or why they are left out.
+    swift: Result<(PathBuf, String), String>,
 }
 
 impl Things {
@@ -100,12 +109,14 @@ impl Things {
         shell::done(build.current_dir(workspace::root()), "the benchmarks do not build")
             .map_err(|error| error.to_string())?;
         let target = workspace::target().map_err(|error| error.to_string())?;
-        let kotlin = Kotlin::build(&Native::build(&["--release"])?, "kotlin-bench")?;
+        let native = Native::build(&["--release"])?;
+        let kotlin = Kotlin::build(&native, "kotlin-bench")?;
         Ok(Self {
             server: target.join("release").join(format!("whimbrel-bench{}", std::env::consts::EXE_SUFFIX)),
             wheel: wheel(&python, &target)?,
             modules: node_package(modules)?,
             c: c_programs()?,
+            swift: swift(&native),
             python,
             python_paho,
             node,
@@ -138,6 +149,17 @@ fn node_package(modules: PathBuf) -> Result<PathBuf, String> {
     std::os::windows::fs::symlink_dir(&package, &link)
         .map_err(|error| format!("{}: {error}", link.display()))?;
     Ok(modules)
+}
+
+/// Builds the programs in Swift.
+fn swift(native: &Native) -> Result<(PathBuf, String), String> {
+    let swift = Swift::ready(native, true)?;
+    let mut programs = PathBuf::new();
+    for name in ["send", "send-many", "calls"] {
+        programs = swift.build(&["--product", &format!("whimbrel-bench-{name}")])?;
+    }
+    let quoted = |word: &OsString| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
+    Ok((programs, swift.entry().iter().map(quoted).collect::<Vec<_>>().join(" ")))
 }
 
 /// Compiles the programs in C, ours linked statically; the folder they are in.

@@ -3,7 +3,7 @@
 use std::{fs, io, process::Command};
 
 use crate::{
-    languages::{c, node::Node},
+    languages::{self, c, node::Node, uniffi::Native},
     needs,
     shell::{self, say},
     workspace,
@@ -38,7 +38,7 @@ pub(crate) fn run(check: bool) -> io::Result<bool> {
             fs::write(&path, text)?;
         }
     }
-    Ok(current & header(check)? & declarations(check)?)
+    Ok(current & header(check)? & declarations(check)? & swift(check)?)
 }
 
 /// The header of the C library, made from its source.
@@ -61,6 +61,31 @@ fn header(check: bool) -> io::Result<bool> {
     }
     say(format!("writing {}", path.display()));
     fs::write(&path, text).map(|()| true)
+}
+
+/// What the generator makes of the native half for Swift: committed, for a package that is fetched from a repository is what is in it.
+fn swift(check: bool) -> io::Result<bool> {
+    let made = needs::cache().join("swift").join("generated");
+    Native::debug().and_then(|native| native.generate("swift", &made)).map_err(io::Error::other)?;
+    let sources = languages::swift::folder().join("Sources");
+    let mut current = true;
+    for (name, folder) in
+        [("WhimbrelNative.swift", "WhimbrelNative"), ("WhimbrelNativeFFI.h", "WhimbrelNativeFFI")]
+    {
+        let text = fs::read_to_string(made.join(name))?;
+        let file = sources.join(folder).join(name);
+        if fs::read_to_string(&file).is_ok_and(|found| found == text) {
+            continue;
+        }
+        if check {
+            println!("{} is not current; run: cargo xtask gen", file.display());
+            current = false;
+        } else {
+            say(format!("writing {}", file.display()));
+            fs::write(&file, text)?;
+        }
+    }
+    Ok(current)
 }
 
 /// The declarations of the npm package, which are made with it.

@@ -1,10 +1,14 @@
 //! Gets what tests need onto this machine, outside the tree: a Python environment, npm packages, Debian packages.
 
+mod swift;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
+
+pub(crate) use swift::Swift;
 
 use crate::shell::{self, say};
 

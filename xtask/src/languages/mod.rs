@@ -4,6 +4,7 @@ pub(crate) mod c;
 pub(crate) mod kotlin;
 pub(crate) mod node;
 pub(crate) mod python;
+pub(crate) mod swift;
 pub(crate) mod uniffi;
 
 use std::path::PathBuf;

@@ -19,7 +19,6 @@ pub(crate) struct Native {
     /// The dynamic library.
     pub(crate) library: PathBuf,
     /// The static library.
-    #[allow(dead_code, reason = "for packages that link it")]
     pub(crate) archive: PathBuf,
     generator: PathBuf,
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::Path, process::Command, time::Duration};
 
 use super::Ground;
 use crate::{
-    languages::{c::C, kotlin::Kotlin, node::Node, python::Python},
+    languages::{c::C, kotlin::Kotlin, node::Node, python::Python, swift::Swift},
     needs, shell,
     tally::Tally,
     workspace,
@@ -16,9 +16,11 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
     let actors = workspace::root().join("conformance").join("actors");
     let ready = || {
         let kotlin = Kotlin::with_whimbrel()?.program("whimbrel-conformance-actor", "ActorKt")?;
-        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, kotlin))
+        let swift = Swift::with_whimbrel()?;
+        let swift = swift.words(&swift.build(&["--build-tests"])?.join("whimbrel-conformance-actor"));
+        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, kotlin, swift))
     };
-    let (python, node, kotlin) = match ready() {
+    let (python, node, kotlin, swift) = match ready() {
         Ok(ready) => ready,
         Err(why) => {
             println!("    {why}");
@@ -46,6 +48,7 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         ("C", vec![c.clone().into()]),
         ("C (callbacks)", vec![c.into(), "--callbacks".into()]),
         ("Kotlin", kotlin),
+        ("Swift", swift),
     ] {
         play.arg("--actor").arg(actor(language, &words));
     }

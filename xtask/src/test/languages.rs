@@ -67,15 +67,19 @@ pub(super) fn with_hub<'a>(command: &'a mut Command, ground: &Ground) -> &'a mut
     command.env("WHIMBREL_BINARY", Path::new(&ground.built.whimbrel))
 }
 
-fn failed(why: &str) -> Tally {
+pub(super) fn failed(why: &str) -> Tally {
     println!("    {why}");
     Tally::fail()
 }
 
 /// Runs a program and counts with `count`; a program that ended badly and counted no failure is one.
-fn run(name: &str, command: &mut Command, count: fn(&Finished) -> Tally) -> io::Result<Tally> {
-    let finished = shell::watch(command, LIMIT, |_| ())?;
-    let mut tally = count(&finished);
+pub(super) fn run(name: &str, command: &mut Command, count: fn(&Finished) -> Tally) -> io::Result<Tally> {
+    Ok(judged(name, &shell::watch(command, LIMIT, |_| ())?, count))
+}
+
+/// The same for a program that has run.
+pub(super) fn judged(name: &str, finished: &Finished, count: fn(&Finished) -> Tally) -> Tally {
+    let mut tally = count(finished);
     if tally.failed == 0 && (!finished.success() || tally.passed == 0) {
         tally.failed = 1;
     }
@@ -83,7 +87,7 @@ fn run(name: &str, command: &mut Command, count: fn(&Finished) -> Tally) -> io::
     if tally.failed > 0 {
         println!("    {name}: {}; its last lines:\n{}", finished.ending(), finished.tail(120));
     }
-    Ok(tally)
+    tally
 }
 
 /// A program that is one test.

@@ -6,6 +6,7 @@ mod conformance;
 mod languages;
 mod peers;
 mod programs;
+mod swift;
 
 use std::{
     io,
@@ -103,6 +104,7 @@ fn parts(members: &[Package]) -> Vec<Part> {
         c::run,
     );
     add("kotlin", "the Kotlin package: tests, examples", languages::kotlin);
+    add("swift", "the Swift package: tests, examples", swift::swift);
     add("conformance", "the same scenarios in every language, and the table of them", conformance::run);
     add("disk-full", "outbox and hub on a disk without space", cargo::disk_full);
     add("kill", "devices and hubs killed by the hundred", cargo::kill);
