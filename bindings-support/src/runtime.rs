@@ -86,7 +86,10 @@ impl Drop for Lease {
 pub fn running_runtime() -> Option<Handle> {
     let generation = generation();
     let place = running();
-    place.as_ref().filter(|running| running.generation == generation).map(|running| running.runtime.handle().clone())
+    place
+        .as_ref()
+        .filter(|running| running.generation == generation)
+        .map(|running| running.runtime.handle().clone())
 }
 
 /// What `use_it` says of the runtime, which is started if it does not run.
@@ -244,7 +247,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn threads() -> usize {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
         tasks.filter_map(name).filter(|name| name.trim_end() == "whimbrel").count()
     }
 }

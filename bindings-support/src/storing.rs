@@ -134,7 +134,8 @@ mod tests {
 
     async fn device(folder: &std::path::Path) -> DeviceClient {
         let options =
-            DeviceOptions::from_connection_string("HostName=hub;DeviceId=d;SharedAccessKey=c2VjcmV0").unwrap();
+            DeviceOptions::from_connection_string("HostName=hub;DeviceId=d;SharedAccessKey=c2VjcmV0")
+                .unwrap();
         let options = options.outbox_dir(folder).server("mqtt://127.0.0.1:9");
         DeviceClient::open(options.close_deadline(Duration::ZERO)).await.unwrap()
     }

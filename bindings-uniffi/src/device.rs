@@ -13,8 +13,8 @@ use whimbrel::{DeviceClient, Error, ErrorKind, Result};
 use whimbrel_bindings_support::{ConnectionStates, DeviceSettings, Lease, Storing, guard};
 
 use crate::{
-    Account, ConnectionChanges, ConnectionState, Counters, DeviceOptions, Draft, Failure, Inbox, Outcome, Outgoing,
-    Receipt, ReceiptState, Stored,
+    Account, ConnectionChanges, ConnectionState, Counters, DeviceOptions, Draft, Failure, Inbox, Outcome,
+    Outgoing, Receipt, ReceiptState, Stored,
     call::{Cancel, block, run, run_through, run_while_it_lasts, wait},
     log,
 };
@@ -67,7 +67,12 @@ impl Device {
     }
 
     /// Takes a message in; resolves when it is on disk, or as safe as was chosen. Who stops waiting takes nothing back.
-    pub async fn send(&self, body: Vec<u8>, draft: Option<Draft>, cancel: Cancel) -> Result<Receipt, Failure> {
+    pub async fn send(
+        &self,
+        body: Vec<u8>,
+        draft: Option<Draft>,
+        cancel: Cancel,
+    ) -> Result<Receipt, Failure> {
         let draft = draft.unwrap_or_default();
         let chosen = draft.message_id.clone();
         let accepted = guard(SEND, || self.client.accept(draft.message(SEND, body)?))?;
@@ -176,7 +181,8 @@ impl Device {
         const COUNTERS: &str = "device.counters";
         let client = self.client.clone();
         run(COUNTERS, cancel, async move {
-            let counters = tokio::task::spawn_blocking(move || guard(COUNTERS, || Ok(client.counters().into())));
+            let counters =
+                tokio::task::spawn_blocking(move || guard(COUNTERS, || Ok(client.counters().into())));
             counters.await.unwrap_or_else(|error| {
                 Err(Error::new(ErrorKind::Internal, COUNTERS, "the work did not end").caused_by(error))
             })
@@ -195,7 +201,9 @@ impl Device {
                 let left = deadline.saturating_sub(begin.elapsed());
                 // It has the clock of the runtime, but does not keep that from ending: a flush that was begun waits on while the
                 // client is suspended.
-                if let Some(flushed) = run_while_it_lasts(FLUSH, async move { client.flush(left).await }).await? {
+                if let Some(flushed) =
+                    run_while_it_lasts(FLUSH, async move { client.flush(left).await }).await?
+                {
                     return flushed;
                 }
                 let mut states = self.client.connection();
@@ -292,7 +300,10 @@ struct Place {
 
 impl Running {
     fn new(lease: Lease) -> Self {
-        Self { turn: tokio::sync::Mutex::default(), place: Mutex::new(Place { lease: Some(lease), ended: false }) }
+        Self {
+            turn: tokio::sync::Mutex::default(),
+            place: Mutex::new(Place { lease: Some(lease), ended: false }),
+        }
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {

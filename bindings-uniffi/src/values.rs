@@ -134,7 +134,8 @@ impl Received {
             creation_time,
             ..
         } = command.message().system().clone();
-        let property = |(name, value): (&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
+        let property =
+            |(name, value): (&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
         Self {
             body: command.body().to_vec(),
             properties: command.properties().iter().map(property).collect(),
@@ -391,7 +392,10 @@ mod tests {
             ..Draft::default()
         };
         let message = draft.message("device.send", b"x".to_vec()).unwrap();
-        assert_eq!((message.lane(), message.properties().get("room")), (whimbrel::Lane::Alert, Some("attic")));
+        assert_eq!(
+            (message.lane(), message.properties().get("room")),
+            (whimbrel::Lane::Alert, Some("attic"))
+        );
         assert_eq!(message.system().message_id.as_deref(), Some("m"));
         assert_eq!(message.system().creation_time, UNIX_EPOCH.checked_sub(Duration::from_millis(1500)));
         assert_eq!(message.time_to_live(), Some(Duration::from_millis(7)));

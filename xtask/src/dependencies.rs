@@ -13,11 +13,11 @@ use crate::{
 pub(crate) fn check() -> io::Result<Tally> {
     let text = fs::read_to_string(workspace::root().join("deny.toml"))?;
     let policy: Table = text.parse().map_err(|error| io::Error::other(format!("deny.toml: {error}")))?;
-    let (allowed, banned) = (allowed(&policy), banned(&policy));
+    let (allowed, exceptions, banned) = (allowed(&policy), exceptions(&policy), banned(&policy));
     let packages = workspace::packages()?;
     let mut good = true;
     for (package, _) in &packages {
-        if let Some(complaint) = complaint(package, &allowed, &banned) {
+        if let Some(complaint) = complaint(package, &allowed, &exceptions, &banned) {
             println!("{} {}: {complaint}", package.name, package.version);
             good = false;
         }
@@ -26,20 +26,41 @@ pub(crate) fn check() -> io::Result<Tally> {
     Ok(if good { Tally::pass() } else { Tally::fail() })
 }
 
-fn complaint(package: &Package, allowed: &[&str], banned: &[(&str, &str)]) -> Option<String> {
+fn complaint(
+    package: &Package,
+    allowed: &[&str],
+    exceptions: &[(&str, &str)],
+    banned: &[(&str, &str)],
+) -> Option<String> {
     if let Some((_, reason)) = banned.iter().find(|(name, _)| *name == package.name) {
         return Some(format!("banned: {reason}"));
     }
     match package.licence.as_deref() {
         None => Some("names no licence".into()),
         Some(licence) => {
-            (!acceptable(licence, allowed)).then(|| format!("licence {licence} is not in deny.toml"))
+            let of_its_own =
+                exceptions.iter().filter(|(name, _)| *name == package.name).map(|(_, licence)| *licence);
+            let allowed: Vec<&str> = allowed.iter().copied().chain(of_its_own).collect();
+            (!acceptable(licence, &allowed)).then(|| format!("licence {licence} is not in deny.toml"))
         }
     }
 }
 
 fn allowed(policy: &Table) -> Vec<&str> {
     list(policy, "licenses", "allow").filter_map(Value::as_str).collect()
+}
+
+/// A crate, and a licence that is allowed for it alone.
+fn exceptions(policy: &Table) -> Vec<(&str, &str)> {
+    list(policy, "licenses", "exceptions")
+        .filter_map(|exception| {
+            let licences = exception.get("allow")?.as_array()?;
+            Some((exception.get("crate")?.as_str()?, licences))
+        })
+        .flat_map(|(name, licences)| {
+            licences.iter().filter_map(Value::as_str).map(move |licence| (name, licence))
+        })
+        .collect()
 }
 
 fn banned(policy: &Table) -> Vec<(&str, &str)> {
@@ -120,6 +141,24 @@ mod tests {
         ] {
             assert!(!acceptable(bad, &allowed), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_exception_is_for_one_crate() {
+        let policy: Table =
+            "[licenses]\nallow = [\"MIT\"]\nexceptions = [{ crate = \"a\", allow = [\"MPL-2.0\"] }]"
+                .parse()
+                .unwrap();
+        let package = |name: &str| Package {
+            id: String::new(),
+            name: name.to_owned(),
+            version: String::new(),
+            licence: Some("MPL-2.0".to_owned()),
+            folder: std::path::PathBuf::new(),
+        };
+        let judged = |name| complaint(&package(name), &allowed(&policy), &exceptions(&policy), &[]);
+        assert_eq!(judged("a"), None);
+        assert!(judged("b").unwrap().contains("MPL-2.0"));
     }
 
     #[test]

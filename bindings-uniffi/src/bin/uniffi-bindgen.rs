@@ -45,20 +45,48 @@ fn kotlin(library: Utf8PathBuf, folder: Utf8PathBuf) -> Result<(), String> {
     generate(TargetLanguage::Kotlin, library, folder.clone())?;
     let file = folder.join("dev/whimbrel/internal/whimbrel.kt");
     let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-    let lines = text.lines().map(|line| hidden(line.trim_end()));
-    let text = lines.collect::<Vec<_>>().join("\n") + "\n";
-    fs::write(&file, text).map_err(|error| format!("{file}: {error}"))
+    let mut depth = 0_usize;
+    let mut hidden_text = String::with_capacity(text.len());
+    for line in text.lines().map(str::trim_end) {
+        hidden_text.push_str(&if depth == 0 { hidden(line) } else { line.to_owned() });
+        hidden_text.push('\n');
+        depth = line.chars().fold(depth, |depth, sign| match sign {
+            '{' => depth + 1,
+            '}' => depth.saturating_sub(1),
+            _ => depth,
+        });
+    }
+    fs::write(&file, hidden_text).map_err(|error| format!("{file}: {error}"))
 }
 
-/// A line of Kotlin with its declaration, if it is one of the file's own, made internal.
+/// A line of Kotlin outside all braces, with what it declares made internal.
 fn hidden(line: &str) -> String {
     const DECLARATIONS: &[&str] = &[
-        "abstract class ", "class ", "const val ", "data class ", "enum class ", "fun ", "inline fun ", "interface ", "object ",
-        "open class ", "sealed class ", "suspend fun ", "typealias ", "val ", "var ",
+        "abstract class ",
+        "class ",
+        "const val ",
+        "data class ",
+        "enum class ",
+        "fun ",
+        "inline fun ",
+        "interface ",
+        "object ",
+        "open class ",
+        "sealed class ",
+        "suspend fun ",
+        "typealias ",
+        "val ",
+        "var ",
     ];
     let declaration = line.strip_prefix("public ").unwrap_or(line);
-    match DECLARATIONS.iter().any(|word| declaration.starts_with(word)) {
-        true => format!("internal {declaration}"),
-        false => line.to_owned(),
+    if DECLARATIONS.iter().any(|word| declaration.starts_with(word)) {
+        return format!("internal {declaration}");
     }
+    // Functions of the crate come behind the end of their comment, or their annotations, or some blanks.
+    for word in [" suspend fun `", " fun `"] {
+        if let Some((before, function)) = line.split_once(word) {
+            return format!("{before} internal{word}{function}");
+        }
+    }
+    line.to_owned()
 }

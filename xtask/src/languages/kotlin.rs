@@ -63,7 +63,9 @@ impl Kotlin {
             argument
         };
         let mut command = Command::new(&self.maven);
-        command.args(["--batch-mode", "--no-transfer-progress"]).current_dir(super::folder("bindings-uniffi").join("kotlin"));
+        command
+            .args(["--batch-mode", "--no-transfer-progress"])
+            .current_dir(super::folder("bindings-uniffi").join("kotlin"));
         command.arg(define("build", &self.folder.join("build")));
         command.arg(define("generated", &self.folder.join("generated")));
         command.arg(define("natives", &self.folder.join("natives")));

@@ -50,8 +50,14 @@ impl Native {
         let files: Vec<PathBuf> = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message.pointer("/target/name").is_some_and(|name| name == "whimbrel_uniffi" || name == "uniffi-bindgen"))
-            .flat_map(|message| message.get("filenames").and_then(Value::as_array).cloned().unwrap_or_default())
+            .filter(|message| {
+                message
+                    .pointer("/target/name")
+                    .is_some_and(|name| name == "whimbrel_uniffi" || name == "uniffi-bindgen")
+            })
+            .flat_map(|message| {
+                message.get("filenames").and_then(Value::as_array).cloned().unwrap_or_default()
+            })
             .filter_map(|file| file.as_str().map(PathBuf::from))
             .collect();
         let find = |what: &str, is_it: &dyn Fn(&Path) -> bool| {
@@ -63,7 +69,9 @@ impl Native {
         Ok(Self {
             library: find("dynamic library", &ends(&["so", "dylib", "dll"]))?,
             archive: find("static library", &ends(&["a", "lib"]))?,
-            generator: find("generator", &|file| file.file_stem().is_some_and(|name| name == "uniffi-bindgen"))?,
+            generator: find("generator", &|file| {
+                file.file_stem().is_some_and(|name| name == "uniffi-bindgen")
+            })?,
         })
     }
 

@@ -145,10 +145,8 @@ fn surefire(finished: &Finished) -> Tally {
         if results.contains("Time elapsed") {
             continue;
         }
-        let numbers: Vec<usize> = results
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|digits| digits.parse().ok())
-            .collect();
+        let numbers: Vec<usize> =
+            results.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect();
         if let [run, failures, errors, skipped] = *numbers {
             tally = Tally::default();
             tally.failed = failures + errors;

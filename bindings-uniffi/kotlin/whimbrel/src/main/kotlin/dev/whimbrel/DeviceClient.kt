@@ -3,12 +3,12 @@ package dev.whimbrel
 import dev.whimbrel.internal.Device
 import dev.whimbrel.internal.Outgoing
 import dev.whimbrel.internal.TakenState
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.NonCancellable
 import kotlinx.coroutines.currentCoroutineContext
 import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.flow
-import kotlinx.coroutines.isActive
 import kotlinx.coroutines.withContext
 import kotlin.time.Duration
 
@@ -55,7 +55,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
      * @throws WhimbrelException as [send]; the detail `index` says which message.
      */
     public suspend fun sendMany(messages: Iterable<Message>): List<Receipt> {
-        val receipts = native("device.send_all") { native.sendMany(messages.map { Outgoing(it.body, it.draft) }, null) }
+        val receipts = awaited("device.send_all") { native.sendMany(messages.map { Outgoing(it.body, it.draft) }, null) }
         return receipts.map { Receipt(native, it) }
     }
 
@@ -66,7 +66,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
      * @throws WhimbrelException.Closed
      */
     public suspend fun receipt(messageId: String): Receipt? =
-        native("device.receipt") { native.receipt(messageId, null) }?.let { Receipt(native, it) }
+        awaited("device.receipt") { native.receipt(messageId, null) }?.let { Receipt(native, it) }
 
     /**
      * The commands for this device; always the same object. The first call has the hub send them, on this connection and each
@@ -87,7 +87,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
                     is TakenState.State -> emit(connectionStateOf(taken.state))
                     is TakenState.End -> break
                     // Nobody else takes from this one, so there is nobody to pass news on to.
-                    is TakenState.Nothing -> native(CHANGES) { changes.ready(null) }
+                    is TakenState.Nothing -> awaited(CHANGES) { changes.ready(null) }
                 }
             }
         }
@@ -96,7 +96,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
     public fun account(): Account = native("device.account") { accountOf(native.account()) }
 
     /** Figures. They may need a look at the disk. */
-    public suspend fun counters(): Counters = native("device.counters") { countersOf(native.counters(null)) }
+    public suspend fun counters(): Counters = awaited("device.counters") { countersOf(native.counters(null)) }
 
     /**
      * Waits until everything is settled or [deadline] has passed; returns how many messages are still queued. Never fails for a
@@ -107,7 +107,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
      */
     public suspend fun flush(deadline: Duration): Long {
         val milliseconds = millisecondsOf("device.flush", "the deadline", deadline)
-        return native("device.flush") { native.flush(milliseconds, null).toLong() }
+        return awaited("device.flush") { native.flush(milliseconds, null).toLong() }
     }
 
     /**
@@ -123,7 +123,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
      */
     public suspend fun suspend(budget: Duration): Long {
         val milliseconds = millisecondsOf("device.suspend", "the budget", budget)
-        return native("device.suspend") { native.suspend(milliseconds, null).toLong() }
+        return awaited("device.suspend") { native.suspend(milliseconds, null).toLong() }
     }
 
     /**
@@ -135,7 +135,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
      * @throws WhimbrelException.DiskFull
      * @throws WhimbrelException.Closed when the client was closed.
      */
-    public suspend fun resume(): Unit = native("device.resume") { native.resume(null) }
+    public suspend fun resume(): Unit = awaited("device.resume") { native.resume(null) }
 
     /**
      * Takes no more messages and hands out no more commands, flushes for as long as [DeviceOptions.closeDeadline] says,
@@ -144,7 +144,7 @@ public class DeviceClient private constructor(private val native: Device) : Auto
      *
      * @throws WhimbrelException.JournalIo and [WhimbrelException.DiskFull]; told once. It is closed all the same.
      */
-    public suspend fun shutdown(): Unit = native(CLOSE) { native.shutdown(null) }
+    public suspend fun shutdown(): Unit = awaited(CLOSE) { native.shutdown(null) }
 
     /** [shutdown] for a thread that cannot suspend: it waits, for as long as [DeviceOptions.closeDeadline] and a little more. */
     override fun close(): Unit = native(CLOSE) { native.shutdownBlocking() }
@@ -196,12 +196,17 @@ public class DeviceClient private constructor(private val native: Device) : Auto
             val given = options.native()
             Attached.ensure()
             // To the end, for a client that nobody gets would stay open; it is short.
-            val client = withContext(NonCancellable) { DeviceClient(native(OPEN) { Device.open(connectionString, given, null) }) }
-            if (!currentCoroutineContext().isActive) {
-                withContext(NonCancellable) { client.suspend(Duration.ZERO) }
+            var opened: DeviceClient? = null
+            try {
+                withContext(NonCancellable) {
+                    opened = DeviceClient(awaited(OPEN) { Device.open(connectionString, given, null) })
+                }
                 currentCoroutineContext().ensureActive()
+                return checkNotNull(opened)
+            } catch (cancelled: CancellationException) {
+                withContext(NonCancellable) { opened?.suspend(Duration.ZERO) }
+                throw cancelled
             }
-            return client
         }
     }
 }

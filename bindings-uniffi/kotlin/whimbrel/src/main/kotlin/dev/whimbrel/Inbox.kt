@@ -35,7 +35,7 @@ public class Inbox internal constructor(private val native: NativeInbox) : Abstr
                 is TakenCommand.End -> return null
                 is TakenCommand.Nothing ->
                     try {
-                        native(NEXT) { native.ready(null) }
+                        awaited(NEXT) { native.ready(null) }
                     } catch (cancelled: CancellationException) {
                         // The news may have been for this one.
                         native.passOn()
@@ -107,7 +107,7 @@ public class Command internal constructor(private val native: NativeCommand, pri
      *   repeated.
      * @throws WhimbrelException.Closed
      */
-    public suspend fun complete(): Unit = native("command.complete") { native.complete(null) }
+    public suspend fun complete(): Unit = awaited("command.complete") { native.complete(null) }
 
     /**
      * Not now: the hub delivers it again, a limited number of times.
@@ -117,14 +117,14 @@ public class Command internal constructor(private val native: NativeCommand, pri
      * @throws WhimbrelException.Conflict
      * @throws WhimbrelException.Closed
      */
-    public suspend fun abandon(): Unit = native("command.abandon") { native.abandon(null) }
+    public suspend fun abandon(): Unit = awaited("command.abandon") { native.abandon(null) }
 
     /**
      * Never: the hub dead-letters it, and it is never handed out again. Otherwise as [complete].
      *
      * @throws WhimbrelException.Unsupported on MQTT 3.1.1: it stays locked, and can still be completed.
      */
-    public suspend fun reject(): Unit = native("command.reject") { native.reject(null) }
+    public suspend fun reject(): Unit = awaited("command.reject") { native.reject(null) }
 
     override fun toString(): String = "Command(messageId=$messageId, sequence=$sequence)"
 }

@@ -30,7 +30,7 @@ public class Receipt internal constructor(private val device: Device, private va
      */
     public suspend fun outcome(): Outcome {
         native.ended?.let { return outcomeOf(it) }
-        return native("receipt.outcome") { outcomeOf(device.outcome(native.place, native.sequence, null)) }
+        return awaited("receipt.outcome") { outcomeOf(device.outcome(native.place, native.sequence, null)) }
     }
 
     override fun toString(): String = "Receipt($messageId)"

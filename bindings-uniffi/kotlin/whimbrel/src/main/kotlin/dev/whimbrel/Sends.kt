@@ -1,13 +1,13 @@
 package dev.whimbrel
 
 import dev.whimbrel.internal.Device
-import dev.whimbrel.internal.Failure
 import dev.whimbrel.internal.Stored
 import kotlinx.coroutines.CancellableContinuation
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.suspendCancellableCoroutine
+import kotlinx.coroutines.withContext
 import java.util.concurrent.ConcurrentHashMap
 import java.util.concurrent.atomic.AtomicBoolean
 import java.util.concurrent.atomic.AtomicLong
@@ -23,7 +23,13 @@ internal class Sends(private val device: Device) {
     private val tokens = AtomicLong()
     private val asking = AtomicBoolean()
 
-    suspend fun send(message: Message): Receipt =
+    suspend fun send(message: Message): Receipt {
+        // Nobody goes on within the coroutine that asks for all.
+        val elsewhere = elsewhere() ?: return sent(message)
+        return withContext(elsewhere) { sent(message) }
+    }
+
+    private suspend fun sent(message: Message): Receipt =
         suspendCancellableCoroutine { continuation ->
             val token = tokens.incrementAndGet()
             waiting[token] = continuation
@@ -56,7 +62,7 @@ internal class Sends(private val device: Device) {
     private fun tell(stored: Stored) {
         when (stored) {
             is Stored.Safe -> waiting.remove(stored.token.toLong())?.resume(Receipt(device, stored.receipt))
-            is Stored.Failed -> waiting.remove(stored.token.toLong())?.resumeWithException(exceptionOf(stored.failure as Failure))
+            is Stored.Failed -> waiting.remove(stored.token.toLong())?.resumeWithException(exceptionOf(stored.failure))
         }
     }
 }

@@ -190,6 +190,29 @@ class DeviceTest {
     }
 
     @Test
+    fun `a coroutine without a dispatcher never goes on on a thread of the library`() = test { ground ->
+        fun here() = java.io.File("/proc/thread-self/comm").readText().trim()
+        kotlinx.coroutines.withContext(kotlinx.coroutines.Dispatchers.Unconfined) {
+            val device = DeviceClient.open(ground.hub.createDevice("d1"), ground.options())
+            assertTrue(!here().startsWith("whimbrel")) { here() }
+            repeat(20) {
+                val receipt = device.send(text("x"))
+                // Whoever blocks here holds up nobody else.
+                kotlinx.coroutines.runBlocking(kotlinx.coroutines.Dispatchers.Default) { device.send(text("y")).outcome() }
+                receipt.outcome()
+                assertTrue(!here().startsWith("whimbrel")) { here() }
+            }
+            ground.hub.sendCommand("d1", "x", "c1")
+            val command = device.inbox().next()!!
+            assertTrue(!here().startsWith("whimbrel")) { here() }
+            command.complete()
+            assertEquals("completed", ground.hub.commandOutcome("d1", "c1"))
+            device.shutdown()
+            assertTrue(!here().startsWith("whimbrel")) { here() }
+        }
+    }
+
+    @Test
     fun `the connection is told, and the flow ends with the client`() = test { ground ->
         val device = DeviceClient.open(ground.hub.createDevice("d1"), ground.options())
         val states = mutableListOf<ConnectionState>()
@@ -216,8 +239,11 @@ class DeviceTest {
         }
         try {
             DeviceClient.open(ground.hub.createDevice("d1"), ground.options()).use { device ->
-                device.connectionChanges().first { it == ConnectionState.Connected }
-                until("two lines came") { lines.size >= 2 }
+                until("the first line came") { lines.any { it.message.startsWith("outbox open (") && it.level == LogLevel.INFO } }
+                // They also come from what is started after it had all ended.
+                device.suspend(Duration.ZERO)
+                device.resume()
+                until("the second line came") { lines.any { it.message.startsWith("outbox open again") } }
             }
         } finally {
             WhimbrelLog.stop()

@@ -56,12 +56,17 @@ class LifecycleTest {
         ground.hub.stop()
         val receipts = (0 until 7).map { device.send(text("$it")) }
         val outcome = async { receipts.last().outcome() }
+        val flushed = async(start = CoroutineStart.UNDISPATCHED) { device.flush(1.minutes) }
         assertEquals(7, device.suspend(20.milliseconds))
+        // What waits holds no thread.
+        until("no thread is left: ${threads()}") { threads().isEmpty() }
+        assertTrue(outcome.isActive && flushed.isActive)
         assertEquals(7, device.account().queued)
         assertEquals(ReceiptState.Queued, receipts.first().state())
         ground.hub.start()
         device.resume()
         assertTrue(outcome.await() is Outcome.Delivered)
+        assertEquals(0, flushed.await())
         assertEquals(0, device.suspend(1.minutes))
         // Closing in the background is fine, too.
         device.shutdown()

@@ -5,6 +5,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.boolean
 import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
@@ -79,8 +80,8 @@ public class LocalHub(private val settings: Map<String, String> = emptyMap()) : 
 
     /** Whether the hub takes the device for connected. */
     public fun isConnected(device: String): Boolean {
-        val identity = request("GET", "devices/${escaped(device)}", null).jsonObject
-        return identity.getValue("connection_state").jsonPrimitive.content.lowercase() == "connected"
+        val about = request("GET", "devices/${escaped(device)}", null).jsonObject
+        return about.getValue("connection").jsonObject.getValue("connected").jsonPrimitive.boolean
     }
 
     /** Sends a command to a device, which need not be connected; its message id. */
@@ -101,7 +102,9 @@ public class LocalHub(private val settings: Map<String, String> = emptyMap()) : 
         val deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60)
         while (true) {
             val status = request("GET", "devices/${escaped(device)}/commands/${escaped(messageId)}?wait=5s", null).jsonObject
-            if (status.getValue("state").jsonPrimitive.content == "ended") return status.getValue("outcome").jsonPrimitive.content
+            if (status.getValue("state").jsonPrimitive.content == "ended") {
+                return outcome(status.getValue("outcome").jsonPrimitive.content)
+            }
             check(System.nanoTime() < deadline) { "$messageId has not ended within a minute: $status" }
         }
     }
@@ -166,6 +169,13 @@ public class LocalHub(private val settings: Map<String, String> = emptyMap()) : 
         } catch (_: SerializationException) {
             // Half written.
             null
+        }
+
+    /** The word that every language has for it, of the word of the contract. */
+    private fun outcome(word: String) =
+        when (word) {
+            "Success" -> "completed"
+            else -> word.replace(Regex("(?<=[a-z])(?=[A-Z])"), "-").lowercase()
         }
 
     private fun event(line: String): Event {
