@@ -47,7 +47,9 @@ fn swift(check: bool) -> io::Result<bool> {
     Native::debug().and_then(|native| native.generate("swift", &made)).map_err(io::Error::other)?;
     let sources = languages::swift::folder().join("Sources");
     let mut current = true;
-    for (name, folder) in [("WhimbrelNative.swift", "WhimbrelNative"), ("WhimbrelNativeFFI.h", "WhimbrelNativeFFI")] {
+    for (name, folder) in
+        [("WhimbrelNative.swift", "WhimbrelNative"), ("WhimbrelNativeFFI.h", "WhimbrelNativeFFI")]
+    {
         let text = fs::read_to_string(made.join(name))?;
         let file = sources.join(folder).join(name);
         if fs::read_to_string(&file).is_ok_and(|found| found == text) {

@@ -40,7 +40,8 @@ impl Swift {
     /// As there.
     pub(crate) fn ready(native: &Native, release: bool) -> Result<Self, String> {
         let swift = needs::Swift::get()?;
-        let library = published(&native.archive).map_err(|error| format!("{}: {error}", native.archive.display()))?;
+        let library =
+            published(&native.archive).map_err(|error| format!("{}: {error}", native.archive.display()))?;
         Ok(Self { swift, library, release })
     }
 

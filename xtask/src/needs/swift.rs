@@ -85,7 +85,10 @@ fn bring(unshare: &Path, root: &Path) -> Result<(), String> {
     let mirror = mirror()?;
     // What an interrupted run left behind. A mount in it would be somebody else's files.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(root))) {
+    if mounts
+        .lines()
+        .any(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(root)))
+    {
         return Err(format!("something is mounted in {}: unmount it first", root.display()));
     }
     if root.exists() {
@@ -114,7 +117,8 @@ fn mirror() -> Result<String, String> {
     let ask = || {
         let mut apt = Command::new("apt-get");
         apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]);
-        shell::output(&mut apt).map_err(|error| format!("swift is not installed, and there is no apt-get: {error}"))
+        shell::output(&mut apt)
+            .map_err(|error| format!("swift is not installed, and there is no apt-get: {error}"))
     };
     let first = |text: &str| text.lines().next().map(str::to_owned).filter(|line| !line.is_empty());
     if let Some(found) = first(&ask()?.1) {
@@ -128,7 +132,8 @@ fn mirror() -> Result<String, String> {
 }
 
 fn apt_config(name: &str) -> Option<String> {
-    let (good, text) = shell::output(Command::new("apt-config").args(["dump", "--format", "%v%n", name])).ok()?;
+    let (good, text) =
+        shell::output(Command::new("apt-config").args(["dump", "--format", "%v%n", name])).ok()?;
     text.lines().next().filter(|line| good && !line.is_empty()).map(str::to_owned)
 }
 
@@ -154,7 +159,9 @@ fn folders() -> Vec<PathBuf> {
 /// The script: in a mount namespace of its own, it makes the folders visible inside and becomes the program.
 fn entry(root: &Path, unshare: &Path, folders: &[PathBuf]) -> Option<String> {
     let (unshare, root) = (quoted(unshare)?, quoted(root)?);
-    let mut text = format!("#!/bin/sh -e\n[ \"$1\" = --inside ] || exec {unshare} --mount \"$0\" --inside \"$@\"\nshift\nroot={root}\n");
+    let mut text = format!(
+        "#!/bin/sh -e\n[ \"$1\" = --inside ] || exec {unshare} --mount \"$0\" --inside \"$@\"\nshift\nroot={root}\n"
+    );
     text.push_str("mount --rbind /proc \"$root/proc\"\nmount --rbind /dev \"$root/dev\"\n");
     for folder in folders {
         let folder = quoted(folder)?;

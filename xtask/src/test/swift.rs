@@ -40,7 +40,8 @@ fn readme() -> io::Result<Tally> {
     let program = fs::read_to_string(package::examples().join("readme/main.swift"))?;
     let file = package::folder().join("README.md");
     let text = fs::read_to_string(&file)?;
-    let first = text.split_once("```swift\n").and_then(|(_, rest)| rest.split_once("```")).map(|(block, _)| block);
+    let first =
+        text.split_once("```swift\n").and_then(|(_, rest)| rest.split_once("```")).map(|(block, _)| block);
     if first == Some(program.as_str()) {
         return Ok(Tally::pass());
     }
@@ -65,11 +66,16 @@ fn xctest(finished: &Finished) -> Tally {
                 let before = rest.split_once(word).map_or("", |(before, _)| before);
                 before.rsplit(' ').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
             };
-            let (failures, skipped) = (number(" failure"), number(" test skipped").max(number(" tests skipped")));
+            let (failures, skipped) =
+                (number(" failure"), number(" test skipped").max(number(" tests skipped")));
             tally.failed = failures.min(all);
             tally.passed = all.saturating_sub(failures + skipped);
         } else if let Some((test, why)) = line.split_once(" : Test skipped") {
-            tally.skipped.push(format!("{}: {}", test.rsplit(' ').next().unwrap_or(test), why.trim_start_matches([':', ' ', '-'])));
+            tally.skipped.push(format!(
+                "{}: {}",
+                test.rsplit(' ').next().unwrap_or(test),
+                why.trim_start_matches([':', ' ', '-'])
+            ));
         }
     }
     tally
@@ -81,7 +87,8 @@ mod tests {
 
     #[test]
     fn results_of_xctest_are_counted() {
-        let finished = |text: &str| Finished { status: None, lines: text.lines().map(str::to_owned).collect() };
+        let finished =
+            |text: &str| Finished { status: None, lines: text.lines().map(str::to_owned).collect() };
         let tally = xctest(&finished(
             "Test Suite 'A' passed at 1\n\t Executed 3 tests, with 0 failures (0 unexpected) in 0.1 (0.1) seconds\n\
              /a/b.swift:7: A.testB : Test skipped: no such thing\n\
