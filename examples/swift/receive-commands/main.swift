@@ -33,6 +33,6 @@ try await device.shutdown()
 
 for (id, expected) in [("c-1", "Success"), ("c-2", "Rejected")] {
   let outcome = try hub.outcome(of: id, to: "valve-2")
-  print("\(id) ended: \(outcome ?? "not yet")")
+  print("\(id) ended: \(outcome)")
   guard outcome == expected else { fatalError("\(id) was to end as \(expected)") }
 }

@@ -109,6 +109,14 @@ public final class LocalHub: @unchecked Sendable {
   /// - Throws: ``Failure`` with what it printed when it ends badly.
   @discardableResult
   public func whimbrel(_ arguments: String...) throws -> String {
+    let (status, output, errors) = try run(arguments)
+    if status != 0 {
+      throw Failure(description: "whimbrel \(arguments.joined(separator: " ")) ended with \(status): \(errors)")
+    }
+    return output
+  }
+
+  private func run(_ arguments: [String]) throws -> (Int32, output: String, errors: String) {
     let place = folder.appendingPathComponent(UUID().uuidString)
     try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: place) }
@@ -116,11 +124,10 @@ public final class LocalHub: @unchecked Sendable {
     let errors = place.appendingPathComponent("errors")
     let child = try Child(program, arguments + ["--data", data.path], output: output, errors: errors)
     let status = child.wait()
-    if status != 0 {
-      let text = (try? String(contentsOf: errors, encoding: .utf8)) ?? ""
-      throw Failure(description: "whimbrel \(arguments.joined(separator: " ")) ended with \(status): \(text)")
+    func text(_ file: URL) throws -> String {
+      try String(contentsOf: file, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
     }
-    return try String(contentsOf: output, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+    return (status, try text(output), try text(errors))
   }
 
   /// The events the hub has of this device, or of all, each partition in its order: `whimbrel monitor --json`.
@@ -139,11 +146,16 @@ public final class LocalHub: @unchecked Sendable {
     }
   }
 
-  /// How this command to this device ended, in the words of feedback (`Success`, `Rejected`, `Expired`, `DeliveryCountExceeded`,
-  /// `Purged`); nil when it has not ended.
-  public func outcome(of messageID: String, to deviceID: String) throws -> String? {
-    let text = try whimbrel("command", "outcome", deviceID, messageID, "--json")
-    return (try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])?["outcome"] as? String
+  /// Waits until this command to this device has ended, and says how in the words of feedback: `Success`, `Rejected`, `Expired`,
+  /// `DeliveryCountExceeded` or `Purged`.
+  public func outcome(of messageID: String, to deviceID: String) throws -> String {
+    // That a command was not completed is no failure here, as it is for the command line.
+    let (status, output, errors) = try run(["command", "outcome", deviceID, messageID, "--wait", "--json"])
+    let answer = try? JSONSerialization.jsonObject(with: Data(output.utf8)) as? [String: Any]
+    guard let outcome = answer?["outcome"] as? String else {
+      throw Failure(description: "the outcome of \(messageID) is not known (\(status)): \(errors)")
+    }
+    return outcome
   }
 
   /// The `whimbrel` command: what the variable `WHIMBREL_BINARY` says, else the one in `PATH`.

@@ -14,12 +14,13 @@ func threads() -> [String] {
     .map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }
 }
 
-func openFiles(below folder: String) -> Int {
+func openFiles() -> [String] {
   let files = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
-  let targets = files.compactMap { try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)") }
-  return targets.filter { $0.hasPrefix(folder) || $0.hasPrefix("socket:") }.count
+  return files.compactMap { try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)") }
 }
 
+// What comes from who started this.
+let inherited = Set(openFiles())
 let arguments = CommandLine.arguments
 let (connectionString, server, outbox) = (arguments[1], arguments[2], arguments[3])
 var options = DeviceOptions(outboxDirectory: URL(fileURLWithPath: outbox))
@@ -57,7 +58,8 @@ for await line in input {
       say("resumed")
     case "held":
       let own = threads().filter { $0.hasPrefix("whimbrel") || $0.hasPrefix("tokio") }
-      say("held \(own.count) threads \(openFiles(below: outbox)) files \(own.sorted().joined(separator: ","))")
+      let files = openFiles().filter { ($0.contains(outbox) || $0.hasPrefix("socket:")) && !inherited.contains($0) }
+      say("held \(own.count) threads \(files.count) files: \(own.sorted() + files.sorted())")
     case "threads": say("threads \(threads().count) \(threads().sorted().joined(separator: ","))")
     default: say("what is \(line)?")
     }

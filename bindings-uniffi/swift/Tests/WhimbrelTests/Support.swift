@@ -4,7 +4,11 @@ import WhimbrelTesting
 import XCTest
 
 /// A hub for all tests: each has devices of its own.
-let sharedHub = Result { try LocalHub() }
+let sharedHub: Result<LocalHub, any Error> = Result {
+  let hub = try LocalHub()
+  atexit { try? sharedHub.get().close() }
+  return hub
+}
 
 /// A test with a hub, and a folder that goes with it.
 class HubTest: XCTestCase {
