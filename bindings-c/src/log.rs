@@ -106,7 +106,7 @@ fn set(level: Option<Level>, sink: Option<Sink>) -> Result<()> {
         {
             let started = thread::Builder::new().name("whimbrel-log".into()).spawn(move || {
                 IS_TELLING.set(true);
-                records.iter().for_each(|record| tell(&record));
+                records.for_each(|record| tell(&record));
             });
             let failed = |error: std::io::Error| {
                 Error::new(ErrorKind::Internal, SET, "the system gives no thread").caused_by(error)
