@@ -1,6 +1,7 @@
 //! The device client.
 
 use std::{
+    collections::HashMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -29,6 +30,8 @@ pub struct Device {
     storing: Storing<Token>,
     running: Arc<Running>,
     told_to_end: AtomicBool,
+    /// Failures that wait to be asked for.
+    refusals: Mutex<HashMap<u64, Failure>>,
 }
 
 /// Who waits for a message, and the id the program chose for it.
@@ -63,6 +66,7 @@ impl Device {
             client,
             running: Arc::new(Running::new(lease)),
             told_to_end: AtomicBool::new(false),
+            refusals: Mutex::default(),
         }))
     }
 
@@ -82,9 +86,17 @@ impl Device {
     /// The first half of `send`, for languages in which a future for each message costs more than the message: takes it in and
     /// returns. What became of it comes under `token`, through `stored_ready` and `take_stored`; those of a lane in order.
     pub fn accept(&self, token: u64, body: Vec<u8>, draft: Option<Draft>) -> Result<(), Failure> {
-        let draft = draft.unwrap_or_default();
-        let token = (token, draft.message_id.clone());
-        Ok(guard(SEND, || self.storing.send(token, draft.message(SEND, body)?))?)
+        Ok(guard(SEND, || self.take_in(token, body, draft))?)
+    }
+
+    /// Why `whimbrel_uniffi_accept` did not take the message of this token in; told once.
+    pub fn refusal(&self, token: u64) -> Option<Failure> {
+        self.refusals().remove(&token)
+    }
+
+    /// Where this object is, for `whimbrel_uniffi_accept`. It is there for as long as somebody keeps it.
+    pub fn address(&self) -> u64 {
+        std::ptr::from_ref(self) as u64
     }
 
     /// Resolves when `take_stored` has something. One at a time may wait. Who stops waiting loses nothing.
@@ -257,6 +269,20 @@ impl Device {
 }
 
 impl Device {
+    pub(crate) fn take_in(&self, token: u64, body: Vec<u8>, draft: Option<Draft>) -> Result<()> {
+        let draft = draft.unwrap_or_default();
+        let token = (token, draft.message_id.clone());
+        self.storing.send(token, draft.message(SEND, body)?)
+    }
+
+    pub(crate) fn refuse(&self, token: u64, why: Failure) {
+        self.refusals().insert(token, why);
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, HashMap<u64, Failure>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn receipt_at(&self, place: u64, sequence: u64) -> whimbrel::Receipt {
         self.client.receipt_at(whimbrel::ReceiptKey::from_parts([place, sequence]))
     }

@@ -15,6 +15,7 @@ mod connection;
 mod device;
 mod error;
 mod hooks;
+mod hot;
 mod log;
 mod options;
 mod values;
@@ -25,6 +26,7 @@ pub use connection::{ConnectionChanges, TakenState};
 pub use device::Device;
 pub use error::{Circumstances, Failure};
 pub use hooks::{ErrorKindRow, error_kinds, panic_later, panic_now, version};
+pub use hot::whimbrel_uniffi_accept;
 pub use log::{LogFailure, LogLevel, LogRecord, LogSink, set_log};
 pub use options::{DeviceOptions, Durability, Lane, Overflow, Protocol};
 pub use values::{

@@ -45,6 +45,8 @@ public enum class Durability {
  * ```
  */
 public class Message private constructor(internal val body: ByteArray, internal val draft: Draft?) {
+    internal val written: ByteArray by lazy(LazyThreadSafetyMode.PUBLICATION) { native(SEND) { written(draft) } }
+
     /** Adds an application property, behind those there are. */
     public fun property(name: String, value: String): Message = says { it.copy(properties = it.properties + Property(name, value)) }
 

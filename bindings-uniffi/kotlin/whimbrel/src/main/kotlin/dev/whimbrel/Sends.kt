@@ -21,6 +21,7 @@ import kotlin.coroutines.resumeWithException
 internal class Sends(private val device: Device) {
     private val waiting = ConcurrentHashMap<Long, CancellableContinuation<Receipt>>()
     private val tokens = AtomicLong()
+    private val hot = Hot(device)
     private val asking = AtomicBoolean()
 
     suspend fun send(message: Message): Receipt {
@@ -34,7 +35,7 @@ internal class Sends(private val device: Device) {
             val token = tokens.incrementAndGet()
             waiting[token] = continuation
             try {
-                native(SEND) { device.accept(token.toULong(), message.body, message.draft) }
+                hot.accept(token, message)
             } catch (refused: Throwable) {
                 waiting.remove(token)
                 throw refused
