@@ -83,7 +83,7 @@ export declare class Registry {
      * @throws {@link WhimbrelError} `WHIMBREL_CONFLICT` when the etag is not the current one.
      */
     delete(deviceId: string, options?: Condition): Promise<void>;
-    /** Up to `limit` devices, in no particular order; at most 1000, which is what is asked for without it. */
+    /** Up to `limit` devices (1 to 1000; without it as many as the hub gives), in no particular order. For more, `query`. */
     list(options?: Cancel & {
         limit?: number | undefined;
     }): Promise<DeviceIdentity[]>;

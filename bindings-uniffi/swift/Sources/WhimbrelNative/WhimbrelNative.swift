@@ -1139,6 +1139,11 @@ public protocol DeviceProtocol: AnyObject, Sendable {
     func account() throws  -> Account
     
     /**
+     * Where this object is, for `whimbrel_uniffi_accept`. It is there for as long as somebody keeps it.
+     */
+    func address()  -> UInt64
+    
+    /**
      * What the link is doing.
      */
     func connection() throws  -> ConnectionState
@@ -1178,6 +1183,11 @@ public protocol DeviceProtocol: AnyObject, Sendable {
      * The receipt of a message by its id, also after a restart; nothing when it is not known (any more).
      */
     func receipt(messageId: String, cancel: CancelToken?) async throws  -> Receipt?
+    
+    /**
+     * Why `whimbrel_uniffi_accept` did not take the message of this token in; told once.
+     */
+    func refusal(token: UInt64)  -> Failure?
     
     /**
      * Opens the outbox again and connects. When it fails, because the storage is not available perhaps, the client stays
@@ -1336,6 +1346,18 @@ open func account()throws  -> Account  {
 }
     
     /**
+     * Where this object is, for `whimbrel_uniffi_accept`. It is there for as long as somebody keeps it.
+     */
+open func address() -> UInt64  {
+    return try!  FfiConverterUInt64.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_whimbrel_uniffi_fn_method_device_address(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
      * What the link is doing.
      */
 open func connection()throws  -> ConnectionState  {
@@ -1460,6 +1482,19 @@ open func receipt(messageId: String, cancel: CancelToken?)async throws  -> Recei
             liftFunc: FfiConverterOptionTypeReceipt.lift,
             errorHandler: FfiConverterTypeFailure_lift
         )
+}
+    
+    /**
+     * Why `whimbrel_uniffi_accept` did not take the message of this token in; told once.
+     */
+open func refusal(token: UInt64) -> Failure?  {
+    return try!  FfiConverterOptionTypeFailure.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_whimbrel_uniffi_fn_method_device_refusal(
+            self.uniffiCloneHandle(),
+        FfiConverterUInt64.lower(token),uniffiCallStatus
+    )
+})
 }
     
     /**
@@ -5091,6 +5126,30 @@ fileprivate struct FfiConverterOptionTypeDurability: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeFailure: FfiConverterRustBuffer {
+    typealias SwiftType = Failure?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeFailure.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeFailure.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypeLane: FfiConverterRustBuffer {
     typealias SwiftType = Lane?
 
@@ -5583,6 +5642,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_whimbrel_uniffi_checksum_method_device_account() != 12051) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_whimbrel_uniffi_checksum_method_device_address() != 38159) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_whimbrel_uniffi_checksum_method_device_connection() != 19824) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -5605,6 +5667,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_whimbrel_uniffi_checksum_method_device_receipt() != 23164) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_whimbrel_uniffi_checksum_method_device_refusal() != 23176) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_whimbrel_uniffi_checksum_method_device_resume() != 55832) {

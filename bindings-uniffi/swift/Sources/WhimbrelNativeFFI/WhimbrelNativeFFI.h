@@ -380,6 +380,11 @@ void uniffi_whimbrel_uniffi_fn_method_device_accept(uint64_t ptr, uint64_t token
 RustBuffer uniffi_whimbrel_uniffi_fn_method_device_account(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_ADDRESS
+#define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_ADDRESS
+uint64_t uniffi_whimbrel_uniffi_fn_method_device_address(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_CONNECTION
 #define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_CONNECTION
 RustBuffer uniffi_whimbrel_uniffi_fn_method_device_connection(uint64_t ptr, RustCallStatus *_Nonnull out_status
@@ -418,6 +423,11 @@ uint64_t uniffi_whimbrel_uniffi_fn_method_device_outcome(uint64_t ptr, uint64_t 
 #ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_RECEIPT
 #define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_RECEIPT
 uint64_t uniffi_whimbrel_uniffi_fn_method_device_receipt(uint64_t ptr, RustBuffer message_id, RustBuffer cancel
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_REFUSAL
+#define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_REFUSAL
+RustBuffer uniffi_whimbrel_uniffi_fn_method_device_refusal(uint64_t ptr, uint64_t token, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_FN_METHOD_DEVICE_RESUME
@@ -874,6 +884,12 @@ uint16_t uniffi_whimbrel_uniffi_checksum_method_device_account(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_ADDRESS
+#define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_ADDRESS
+uint16_t uniffi_whimbrel_uniffi_checksum_method_device_address(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_CONNECTION
 #define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_CONNECTION
 uint16_t uniffi_whimbrel_uniffi_checksum_method_device_connection(void
@@ -919,6 +935,12 @@ uint16_t uniffi_whimbrel_uniffi_checksum_method_device_outcome(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_RECEIPT
 #define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_RECEIPT
 uint16_t uniffi_whimbrel_uniffi_checksum_method_device_receipt(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_REFUSAL
+#define UNIFFI_FFIDEF_UNIFFI_WHIMBREL_UNIFFI_CHECKSUM_METHOD_DEVICE_REFUSAL
+uint16_t uniffi_whimbrel_uniffi_checksum_method_device_refusal(void
     
 );
 #endif
