@@ -65,3 +65,42 @@ unsafe fn bytes<'a>(start: *const u8, length: u64) -> &'a [u8] {
 
 const TAKEN_IN: i32 = 0;
 const REFUSED: i32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+    use crate::{DeviceOptions, Failure};
+
+    fn accept(device: u64, token: u64, body: &[u8], draft: &[u8]) -> i32 {
+        // SAFETY: the device is none, or one that the test keeps; the slices are whole.
+        unsafe {
+            let (body_length, draft_length) = (body.len() as u64, draft.len() as u64);
+            whimbrel_uniffi_accept(device, token, body.as_ptr(), body_length, draft.as_ptr(), draft_length)
+        }
+    }
+
+    #[test]
+    fn wrong_calls_are_refused_and_say_why() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let options = DeviceOptions {
+            outbox_in_memory: true,
+            server: Some("mqtt://127.0.0.1:9".into()),
+            ..DeviceOptions::default()
+        };
+        let open = Device::open("HostName=hub;DeviceId=d;SharedAccessKey=c2VjcmV0".into(), options, None);
+        let device = runtime.block_on(open).unwrap();
+        assert_eq!(accept(0, 1, b"x", b""), REFUSED, "there is no such device");
+        assert_eq!(accept(device.address(), 2, b"x", &[0xff; 3]), REFUSED, "that is no draft");
+        assert!(matches!(device.refusal(2), Some(Failure::Internal { .. })));
+        assert!(device.refusal(2).is_none(), "told once");
+        assert_eq!(accept(device.address(), 3, &vec![0; 300_000], b""), REFUSED);
+        assert!(matches!(device.refusal(3), Some(Failure::PayloadTooLarge { .. })));
+        assert_eq!(accept(device.address(), 4, b"x", b""), TAKEN_IN);
+        // SAFETY: the device is kept, and null stands for nothing.
+        let empty = unsafe { whimbrel_uniffi_accept(device.address(), 5, ptr::null(), 0, ptr::null(), 0) };
+        assert_eq!(empty, TAKEN_IN);
+        assert_eq!(device.account().unwrap().queued, 2);
+    }
+}

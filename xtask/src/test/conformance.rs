@@ -18,17 +18,10 @@ pub(super) fn run(ground: &Ground, _: &str) -> io::Result<Tally> {
         let kotlin = Kotlin::with_whimbrel()?.program("whimbrel-conformance-actor", "ActorKt")?;
         let swift = Swift::with_whimbrel()?;
         let swift = swift.words(&swift.build(&["--build-tests"])?.join("whimbrel-conformance-actor"));
-        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, kotlin, swift))
+        Ok::<_, String>((Python::with_whimbrel()?, Node::with_whimbrel()?, c_actor(&actors)?, kotlin, swift))
     };
-    let (python, node, kotlin, swift) = match ready() {
+    let (python, node, c, kotlin, swift) = match ready() {
         Ok(ready) => ready,
-        Err(why) => {
-            println!("    {why}");
-            return Ok(Tally::fail());
-        }
-    };
-    let c = match c_actor(&actors) {
-        Ok(c) => c,
         Err(why) => {
             println!("    {why}");
             return Ok(Tally::fail());
