@@ -232,7 +232,7 @@ def lag_notes():
         "- Native calls: in Python the processor time of the calling thread, which is an upper bound for how long the interpreter's lock "
         "is held, for calls let go of it while they work; it includes interrupts of the machine and the cost of looking. Node tells no "
         "processor time of a thread, so the clock on the wall is used, which includes what other processes take.",
-        "- Sizes are those of the builds that were measured, with their symbols; a platform package is the native half compressed.",
+        "- Sizes are those of the builds that were measured; a platform package is the native half compressed.",
         "- CPU is that of the client's process with all its threads.",
         "- Peers keep as many messages under way as is best for them; their programs are in `bench/languages/`.",
     ]
